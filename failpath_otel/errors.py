@@ -1,0 +1,70 @@
+"""The exception tree.
+
+::
+
+    FailpathError
+    ├── ConfigError (also ValueError)    an option or a file that cannot be used; raised at construction
+    ├── EventError (also ValueError)     an event or span that breaks the contract; carries the reason
+    ├── DeliveryError                    what ``raise_on_send_error`` asks for
+    └── ExportError                      what exporters raise to report failure
+        ├── RetryableError               try again, after ``retry_after`` seconds where that is known
+        ├── RejectedError                some events of the batch were refused, the others were taken
+        └── UnauthorizedError            the destination refuses the project key; nothing more is sent
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class FailpathError(Exception):
+    """The base of every exception that this package raises."""
+
+
+class ConfigError(FailpathError, ValueError):
+    """An option, an environment variable or a file that cannot be used.
+
+    The message names the option, the value that was given, and the way out.
+    """
+
+
+class EventError(FailpathError, ValueError):
+    """An event, span or log record that breaks the contract; ``str(error)`` is the reason."""
+
+
+class DeliveryError(FailpathError):
+    """Events could not be delivered. Raised only where ``raise_on_send_error=True`` asks for it."""
+
+
+class ExportError(FailpathError):
+    """An exporter could not deliver a batch, and trying again would not help."""
+
+
+class RetryableError(ExportError):
+    """An exporter could not deliver a batch now; the batch is held and tried again.
+
+    Args:
+        message: What happened.
+        retry_after: Seconds for which the destination asked not to be called; ``None`` leaves it to the backoff.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RejectedError(ExportError):
+    """The destination refused some events for good and took the rest of the batch.
+
+    Args:
+        rejected: Event id → the reason for which it was refused.
+    """
+
+    def __init__(self, rejected: Mapping[str, str]) -> None:
+        first = next(iter(rejected.items()), ("", "no reason given"))
+        super().__init__(f"{len(rejected)} events rejected; the first, {first[0]}: {first[1]}")
+        self.rejected = dict(rejected)
+
+
+class UnauthorizedError(ExportError):
+    """The destination refuses the project key (401 or 403). Sending stops for the life of the client."""
