@@ -1,0 +1,1 @@
+"""The server: takes events, stores them, and shows runs. Needs the extra ``[server]``."""
