@@ -1,0 +1,106 @@
+# Everything sets itself up: any python3 >= 3.10 will do, nothing needs to be installed by hand. `make help` lists the targets.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+# The stamps lie within the environments, so that removing one of these makes it anew.
+BASE := .venv/.stamp-base
+DEMO := .venv/.stamp-demo
+DEV := .venv/.stamp-dev
+WHEEL := dist/.stamp-wheel
+SOURCES := $(shell find failpath_otel -type f -not -name '*.py[co]' 2>/dev/null) pyproject.toml LICENSE
+# Options for pytest: make test PYTEST_ARGS='-k wire'
+PYTEST_ARGS ?=
+PYTEST_WORKERS ?= 2
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+
+.PHONY: demo
+demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows the runs
+	@.venv/bin/failpath-otel demo
+
+.PHONY: test
+test: $(BASE) ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
+	@$(MAKE) --no-print-directory test-newest test-oldest
+
+.PHONY: test-newest
+test-newest: .venv-newest/.stamp-test
+	@tools/suite.sh .venv-newest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+.PHONY: test-oldest
+test-oldest: .venv-oldest/.stamp-test
+	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(DEV) ## Lint, format, types, and the arrows between modules
+	@.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/pyright
+	.venv/bin/lint-imports --no-logo
+
+.PHONY: format
+format: $(DEV) ## Formats the sources and repairs what the linter can repair
+	@.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+.PHONY: bench
+bench: .venv-bench/.stamp-bench ## Runs the benchmarks; each prints versions and ratios
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; .venv-bench/bin/python "$$script"; done
+
+.PHONY: screenshots
+screenshots: $(DEV) ## Takes the README's pictures from a running demo
+	@tools/chromium.sh
+	.venv/bin/python docs/screenshots/take.py
+
+.PHONY: pins
+pins: $(BASE) ## Renews the pinned versions in constraints/
+	@compile=".venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra demo --extra postgres --extra dev \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml"
+	$$compile --output-file constraints/newest.txt
+	$$compile --constraint constraints/minimum.in --output-file constraints/minimum.txt
+
+.PHONY: clean
+clean: ## Removes everything that was made
+	@rm -rf .venv .venv-newest .venv-oldest .venv-bench dist build test-results
+	rm -rf .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+$(BASE):
+	@test -x .venv/bin/python || "$$(python3 tools/interpreters.py default)" -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check uv || echo "uv cannot be had; pip does its work"
+	touch $@
+
+$(DEMO): pyproject.toml constraints/newest.txt | $(BASE)
+	@tools/install.sh .venv constraints/newest.txt --editable '.[demo]'
+	touch $@
+
+$(DEV): pyproject.toml constraints/newest.txt | $(BASE)
+	@tools/install.sh .venv constraints/newest.txt --editable '.[demo,postgres,dev]'
+	touch $@ $(DEMO)
+
+$(WHEEL): $(SOURCES) README.md | $(DEV)
+	@rm -rf dist
+	.venv/bin/python -m hatchling build --target wheel --directory dist
+	touch $@
+
+.venv-newest/.stamp-test: $(WHEEL) constraints/newest.txt
+	@tools/environment.sh .venv-newest newest
+	tools/install.sh .venv-newest constraints/newest.txt "$$(ls dist/*.whl)[demo,postgres,test]"
+	tools/chromium.sh
+	touch $@
+
+.venv-oldest/.stamp-test: $(WHEEL) constraints/minimum.txt
+	@tools/environment.sh .venv-oldest oldest
+	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,test]"
+	tools/chromium.sh
+	touch $@
+
+.venv-bench/.stamp-bench: $(WHEEL)
+	@tools/environment.sh .venv-bench default
+	tools/install.sh .venv-bench constraints/newest.txt "$$(ls dist/*.whl)[bench,postgres,test]"
+	touch $@

@@ -1,0 +1,60 @@
+"""What every test has: a guard that the wheel is what is tested, one that no thread or process is left behind, and a Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import failpath_otel
+
+# The machines that run this are busy; a slow example is no failure, and CI is to give the same answer each time.
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout, where README.md, docs/ and examples/ lie."""
+    return ROOT
+
+
+def pytest_sessionstart() -> None:
+    if os.environ.get("FAILPATH_TEST_INSTALLED"):
+        found = Path(failpath_otel.__path__[0])
+        if not found.is_relative_to(sys.prefix):
+            raise pytest.UsageError(f"the installed wheel should be tested, but failpath_otel comes from {found}")
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """The path of a Chromium. Without one the test is skipped, or fails where CI is set: there it must not go unseen."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("FAILPATH_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if path:
+        return path
+    message = "no Chromium found: apt-get install chromium, or set FAILPATH_CHROMIUM to its path"
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Threads that a module's tests started and that are no daemons have ended when the module is done."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in set(threading.enumerate()) - before if not thread.daemon]
+    for thread in left:
+        thread.join(timeout=5)
+    alive = [thread.name for thread in left if thread.is_alive()]
+    assert not alive, f"threads left behind: {alive}"

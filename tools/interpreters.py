@@ -1,0 +1,64 @@
+"""Prints Pythons on this machine that the package supports: `interpreters.py default|oldest|newest|all`.
+
+The default is the Python that runs this file, if it is supported, else the newest.
+
+Looks at the versions that pyenv keeps and at `python3.N` and `python3` on PATH. Each is run once, since a pyenv shim can be
+on PATH without a Python behind it. Standard library only, and runs on any Python 3.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+OLDEST_SUPPORTED = (3, 10)
+NEWEST_TRIED = 20
+
+
+def candidates():
+    """Paths that may be a Python."""
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(str(path) for path in root.glob("versions/3.*/bin/python3"))
+    for minor in range(OLDEST_SUPPORTED[1], NEWEST_TRIED):
+        yield shutil.which("python3.%d" % minor)
+    yield shutil.which("python3")
+    yield sys.executable
+
+
+def version(path):
+    """The version of the Python at `path`, or None where there is none, or none that can make a virtual environment."""
+    code = "import sys, venv, ensurepip, sqlite3, ssl; print(*sys.version_info[:3], sys.version_info.releaselevel)"
+    try:
+        # "/" as the folder: a pyenv shim obeys the .python-version of the folder that it is run in.
+        done = subprocess.run([path, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, cwd="/")
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    words = done.stdout.decode().split()
+    if done.returncode != 0 or words[3:] != ["final"]:
+        return None
+    return tuple(int(word) for word in words[:3])
+
+
+def main():
+    """Prints what was asked for."""
+    found = {}
+    for path in candidates():
+        number = version(path) if path else None
+        if number and number >= OLDEST_SUPPORTED:
+            found.setdefault(number[:2], path)
+    if not found:
+        sys.exit("no Python >= 3.10 with venv was found: neither among pyenv's versions nor as python3.N on PATH")
+    minors = sorted(found)
+    own = [minor for minor in minors if minor == sys.version_info[:2]]
+    choices = {"default": own or minors[-1:], "oldest": minors[:1], "newest": minors[-1:], "all": minors}
+    which = sys.argv[1] if len(sys.argv) > 1 else "all"
+    chosen = choices.get(which)
+    if chosen is None:
+        sys.exit("say one of %s, got %s" % (", ".join(choices), which))
+    for minor in chosen:
+        print(found[minor])
+
+
+if __name__ == "__main__":
+    main()
