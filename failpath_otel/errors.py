@@ -65,6 +65,10 @@ class RejectedError(ExportError):
         super().__init__(f"{len(rejected)} events rejected; the first, {first[0]}: {first[1]}")
         self.rejected = dict(rejected)
 
+    def __reduce__(self) -> tuple[type[RejectedError], tuple[dict[str, str]]]:
+        # The default would call the class with the message, and an exporter's failure may cross a process.
+        return type(self), (self.rejected,)
+
 
 class UnauthorizedError(ExportError):
     """The destination refuses the project key (401 or 403). Sending stops for the life of the client."""

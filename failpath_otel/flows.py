@@ -6,9 +6,11 @@ The file is written by Failpath's own command line; this module reads it toleran
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,7 +55,7 @@ class Flow:
     def _arrows(self) -> tuple[Edge, ...]:
         # Without edges the order of the nodes stands in for them.
         keys = [node.step_key for node in self.nodes]
-        return self.edges or tuple(Edge(source, target) for source, target in zip(keys, keys[1:], strict=False))
+        return self.edges or tuple(Edge(source, target) for source, target in pairwise(keys))
 
     @cached_property
     def _before(self) -> Mapping[str, frozenset[str]]:
@@ -73,11 +75,12 @@ class Flow:
 
     @cached_property
     def ordered_keys(self) -> tuple[str, ...]:
-        """The step keys with each step after its ancestors; among equals the order of the file. Cycles keep the file's order."""
+        """The step keys, each after its ancestors; among equals the order of the file, which cycles keep too."""
         done: list[str] = []
         waiting = [node.step_key for node in self.nodes]
         while waiting:
-            ready = next((key for key in waiting if not (self.ancestors(key) - {key}) & set(waiting)), waiting[0])
+            left = set(waiting)
+            ready = next((key for key in waiting if left.isdisjoint(self.ancestors(key) - {key})), waiting[0])
             waiting.remove(ready)
             done.append(ready)
         return tuple(done)
@@ -122,8 +125,8 @@ def load_flows(path: Path) -> Flows:
     except OSError as error:
         raise ConfigError(f"flows file {path} cannot be read: {error.strerror or error}") from error
     try:
-        content: Any = msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
+        content: Any = msgspec.json.decode(raw.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"flows file {path} is not valid JSON: {error}") from error
     return parse_flows(content, path)
 

@@ -1,4 +1,4 @@
-"""What every test has: a guard that the wheel is what is tested, one that no thread or process is left behind, and a Chromium."""
+"""What every test has: guards that the wheel is what is tested and that no thread is left behind, profiles, a Chromium."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata made safe for JSON at the time of the call: rendered, bounded in depth and size, detached from the caller's objects."""
+"""Metadata made safe for JSON at the time of the call: rendered, bounded in depth and size, detached from the caller."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
+
+import msgspec
 
 from failpath_otel.events.semconv import METADATA_PREFIX
 from failpath_otel.events.text import MAX_TEXT_BYTES, as_text, clip
@@ -34,16 +36,20 @@ def render(metadata: Mapping[Any, Any] | None, budget: int = MAX_EVENT_BYTES) ->
     the infinities become text, other objects ``str()`` or ``repr()`` of themselves. Never raises: a value that cannot be
     rendered becomes a note that says so.
     """
-    if not metadata:
-        return {}
-    if _is_plain(metadata, budget):
-        return dict(metadata)
-    return _Renderer(budget).entries(metadata, depth=1)
+    try:
+        if not metadata:
+            return {}
+        if _is_plain(metadata, budget):
+            return dict(metadata)
+        return _Renderer(budget).entries(metadata, depth=1)
+    except Exception as error:
+        # A mapping that cannot be walked, or that another thread changes meanwhile: the event goes without its entries.
+        return {CUT_KEY: f"[{type(metadata).__name__} cannot be rendered: {type(error).__name__}]"}
 
 
 def fit(metadata: Rendered, budget: int) -> Rendered:
     """``metadata``, which is rendered already, cut down to ``budget`` bytes where it is larger."""
-    if len(metadata) <= 16 and _is_plain(metadata, budget):
+    if _is_plain(metadata, budget) or len(msgspec.json.encode(metadata)) <= budget:
         return metadata
     return _Renderer(budget).entries(metadata, depth=1)
 
@@ -110,6 +116,7 @@ class _Renderer:
             out[name] = self.value(value, depth)
         if cut:
             out[CUT_KEY] = f"[cut {cut} of {total} entries]"
+            self._left -= 48
         return out
 
     def items(self, values: Iterable[Any], depth: int) -> list[Any]:
@@ -170,6 +177,7 @@ class _Renderer:
             return self._text("[cycle]")
         if depth >= MAX_DEPTH:
             return self._text(f"[cut: deeper than {MAX_DEPTH}]")
+        self._left -= 2
         self._inside.add(id(value))
         try:
             return render_with(value, depth + 1)
@@ -177,9 +185,13 @@ class _Renderer:
             self._inside.discard(id(value))
 
     def _text(self, text: str) -> str:
-        text = clip(text, max(64, min(MAX_TEXT_BYTES, self._left)))
-        self._left -= _json_bytes(text)
-        return text
+        room = max(64, self._left)
+        kept = clip(text, min(MAX_TEXT_BYTES, room))
+        if _json_bytes(kept) > room:
+            # A control character takes six bytes in JSON.
+            kept = clip(text, max(64, room // 6))
+        self._left -= _json_bytes(kept)
+        return kept
 
 
 def _json_bytes(text: str) -> int:

@@ -180,14 +180,14 @@ def metadata_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def last_part(type_name: str) -> str:
     """``Timeout`` of ``requests.exceptions.Timeout``."""
-    return type_name.rstrip(".").rpartition(".")[2] or "Error"
+    return clip(type_name.rstrip(".").rpartition(".")[2], MAX_ID_CHARS) or "Error"
 
 
 def _span_error(facts: SpanFacts) -> StepError:
     if facts.exception is not None:
         return facts.exception
     kind = facts.attributes.get(semconv.ERROR_TYPE)
-    name = last_part(clip(kind, MAX_ID_CHARS)) if isinstance(kind, str) and kind else "Error"
+    name = last_part(kind) if isinstance(kind, str) and kind else "Error"
     return StepError(name=name, message=clip(facts.status_message))
 
 

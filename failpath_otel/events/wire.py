@@ -17,6 +17,7 @@ from failpath_otel.events.text import MAX_ID_CHARS, clip, clip_middle, scrub
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
+_END_NS = 253_402_300_800 * 1_000_000_000  # the beginning of the year 10000
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_ID_CHARS)]
 _OptionalId = Annotated[str, msgspec.Meta(max_length=MAX_ID_CHARS)] | None
@@ -157,10 +158,10 @@ def _scrubbed(value: Any) -> Any:
 
 
 def _from_wire(incoming: _Incoming) -> StepEvent:
-    timestamp = parse_time(incoming.timestamp)
+    timestamp = _checked_time("timestamp", incoming.timestamp)
     started_at = None
     if incoming.started_at is not None and incoming.status != "running":
-        started_at = parse_time(incoming.started_at)
+        started_at = _checked_time("startedAt", incoming.started_at)
     return StepEvent(
         event_id=incoming.event_id,
         flow_key=incoming.flow_key,
@@ -185,8 +186,16 @@ def _bounded(error: StepError | None) -> StepError | None:
     return StepError(name=clip(error.name, MAX_ID_CHARS) or "Error", message=clip(error.message), stack=stack)
 
 
+def _checked_time(name: str, time: datetime) -> int:
+    time_ns = parse_time(time)
+    # An offset can carry a time out of the years that can be written again; before 1970 there was nothing to report.
+    if not 0 <= time_ns < _END_NS:
+        raise EventError(f"{name} must lie in the years 1970 to 9999 in UTC, got {time.isoformat()}")
+    return time_ns
+
+
 def parse_time(time: datetime) -> int:
-    """Nanoseconds since the Unix epoch."""
+    """Nanoseconds since the Unix epoch, of a time with a timezone."""
     return (time - _EPOCH) // _MICROSECOND * 1000
 
 
