@@ -1,0 +1,269 @@
+"""FailpathClient: wires runs and steps to tracing and delivery."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from opentelemetry.trace import TracerProvider
+
+from failpath_otel import context
+from failpath_otel.attempt import Attempt, stack_of
+from failpath_otel.config import Options, resolve
+from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
+from failpath_otel.delivery.opening import open_sink
+from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
+from failpath_otel.errors import ConfigError
+from failpath_otel.events.metadata import render
+from failpath_otel.events.step import STATUSES, Status, StepError, StepEvent
+from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
+from failpath_otel.events.wire import parse_time
+from failpath_otel.exporters import EventExporter
+from failpath_otel.flows import Flows, find_flows_file, load_flows
+from failpath_otel.notices import warn_once
+from failpath_otel.processor import Attachment, FailpathSpanProcessor
+from failpath_otel.recorder import Recorder
+from failpath_otel.run import Run
+from failpath_otel.step import Step, StepSource, outside_a_run
+from failpath_otel.tracing import Tracing
+from failpath_otel.version import __version__
+
+FLUSH_TIMEOUT_MILLIS = 10_000
+
+
+class FailpathClient:
+    """The way in: makes runs, and delivers what their steps report.
+
+    One for a process, made once. It costs nothing until the first step: no thread, no connection. Also a context manager,
+    which shuts it down at its end; at the interpreter's exit that happens by itself. Each option may come from the
+    environment (``docs/configuration.md`` has the table); argument > environment > default.
+
+    Args:
+        project_key: The project's key. Without one nothing goes to a remote host; an endpoint on loopback needs none.
+        endpoint: Base URL that takes the events.
+        enabled: False: functions still run, no span is opened, nothing is sent.
+        default_metadata: Metadata of every event; run and step metadata win over it.
+        capture_stack: Send the traceback with errors.
+        delivery: ``background`` sends from a thread; ``await`` sends each event before the call goes on.
+        raise_on_send_error: Raise `DeliveryError` when sending fails: from `flush`, or with ``await`` after the function.
+        send_timeout_millis: How long one request may take; 0 means without a limit.
+        max_queue_size: How many events may wait or be in flight.
+        on_error: Called with the exception of each failed attempt to send, from the worker thread.
+        on_drop: Called with each dropped event and the reason.
+        mask: Called with each event before it leaves; returns the event that may leave. Spans are not masked.
+        exporter: ``http``, ``console``, ``jsonl``, ``memory``, ``none``, or an object with ``export`` and ``close``.
+        tracer_provider: The provider to open spans with; without one, the global one of the moment.
+        flows: Path of flows.json, to warn of unknown keys; without one it is looked for upward from the working directory.
+            False: none.
+        metadata_on_spans: Put metadata on the spans too.
+
+    Raises:
+        ConfigError: An option or environment variable cannot be used.
+    """
+
+    def __init__(
+        self,
+        project_key: str | None = None,
+        *,
+        endpoint: str | None = None,
+        enabled: bool | None = None,
+        default_metadata: Mapping[str, Any] | None = None,
+        capture_stack: bool | None = None,
+        delivery: Literal["background", "await"] | None = None,
+        raise_on_send_error: bool | None = None,
+        send_timeout_millis: int | None = None,
+        max_queue_size: int | None = None,
+        on_error: Callable[[Exception], object] | None = None,
+        on_drop: Callable[[StepEvent, DropReason], object] | None = None,
+        mask: Callable[[StepEvent], StepEvent] | None = None,
+        exporter: Literal["http", "console", "jsonl", "memory", "none"] | str | EventExporter | None = None,
+        tracer_provider: TracerProvider | None = None,
+        flows: str | os.PathLike[str] | Flows | Literal[False] | None = None,
+        metadata_on_spans: bool | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        options = resolve(given)
+        known_flows = _flows(options.flows)
+        self._sink = self._open_sink(options)
+        processor = FailpathSpanProcessor.for_sink(self._sink, options)
+        self._attach = Attachment(processor) if options.enabled and self._sink is not None else _leave_alone
+        self._recorder = Recorder(
+            sink=self._sink,
+            tracing=Tracing(options.tracer_provider, self._attach, __version__),
+            enabled=options.enabled,
+            waits=options.delivery == "await",
+            raise_on_send_error=options.raise_on_send_error,
+            send_timeout_millis=options.send_timeout_millis,
+            capture_stack=options.capture_stack,
+            metadata_on_spans=options.metadata_on_spans,
+            default_metadata=render(options.default_metadata),
+            flows=known_flows,
+        )
+        if options.enabled:
+            self._recorder.tracing.tracer()
+
+    def _open_sink(self, options: Options) -> Sink | None:
+        return open_sink(options, f"failpath-otel/{__version__}")
+
+    # Recording
+
+    def run(self, flow_key: str, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[str]:
+        """One execution of a flow. Sends nothing by itself, and never raises.
+
+        Args:
+            flow_key: The flow's slug.
+            run_id: The application's own id (request, job, webhook delivery); other types are taken as ``str(run_id)``. Without
+                one, or with an empty one, an id is made that sorts by time and cannot be guessed.
+            metadata: Added to the client's; the run's wins. Taken at the call.
+        """
+        return Run(self._recorder, flow_key, run_id, metadata)
+
+    def step(self, step_key: str, *, metadata: Mapping[str, Any] | None = None) -> Step:
+        """A step of whatever run is current when it begins: a decorator for functions of every kind, or a block.
+
+        Outside of a run the function runs and nothing is recorded, which is warned of once.
+        """
+        recorder = self._recorder
+
+        def current() -> StepSource | None:
+            run = context.current_run()
+            if run is None:
+                if recorder.enabled:
+                    outside_a_run(key)
+                return None
+            run.recorder.check_key(run.flow_key, key)
+            return run
+
+        key = recorder.identifier("step key", step_key)
+        return Step(current, key, metadata)
+
+    def record_step(
+        self,
+        *,
+        flow_key: str,
+        run_id: object,
+        step_key: str,
+        status: Status,
+        error: BaseException | StepError | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: int | datetime | None = None,
+    ) -> None:
+        """Records one status of a step that ran elsewhere: in another service, a callback, out of band. One event, one span.
+
+        Args:
+            flow_key, run_id, step_key: Which step of which run. An empty run id is generated.
+            status: ``running``, ``success``, ``error`` or ``skipped``; an outcome may come without ``running`` before it.
+            error: Why it failed; counts only with ``error``.
+            metadata: Added to the client's.
+            timestamp: When it happened: nanoseconds since the Unix epoch, or a datetime with a time zone. Now, without one.
+
+        Raises:
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
+        """
+        recorder = self._recorder
+        if not recorder.enabled:
+            return
+        if status not in STATUSES:
+            warn_once(f"status:{status}", "record_step got status %r; nothing is recorded. It must be one of %s", status, sorted(STATUSES))
+            return
+        run = self.run(flow_key, run_id)
+        key = recorder.identifier("step key", step_key)
+        recorder.check_key(run.flow_key, key)
+        rendered = recorder.metadata(metadata)
+        described = _step_error(error, capture_stack=recorder.capture_stack) if status == "error" else None
+        event = Attempt(recorder, run.facts, key, rendered).instant(status, _nanoseconds(timestamp), rendered, described)
+        failure = recorder.emit(event)
+        if failure is not None and recorder.raise_on_send_error:
+            raise failure
+
+    # Delivery
+
+    def flush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
+        """Waits until every event recorded before is sent or dropped, at most ``timeout_millis``.
+
+        Returns:
+            Counts since the client's start; truthy when nothing is pending.
+
+        Raises:
+            DeliveryError: Only with ``raise_on_send_error=True``: sending failed since the last flush.
+        """
+        if self._sink is None:
+            return FlushResult()
+        stats = self._sink.flush(timeout_millis)
+        failure = self._sink.take_error()
+        if failure is not None and self._recorder.raise_on_send_error and not self._recorder.waits:
+            raise failure
+        return FlushResult(stats.sent, stats.pending, stats.dropped)
+
+    async def aflush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
+        """`flush` without holding up the event loop."""
+        return await asyncio.to_thread(self.flush, timeout_millis)
+
+    def stats(self) -> Stats:
+        """The counts of this moment, with retries and mask failures."""
+        return Stats() if self._sink is None else self._sink.stats()
+
+    def shutdown(self, timeout_millis: int = EXIT_TIMEOUT_MILLIS) -> None:
+        """Sends what is left, within ``timeout_millis``, and ends delivery. Also run at exit; a second call does nothing.
+
+        Steps still run afterwards; their events are counted as dropped.
+        """
+        if self._sink is not None:
+            self._sink.shutdown(timeout_millis)
+
+    def __enter__(self) -> FailpathClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.shutdown()
+
+    async def __aenter__(self) -> FailpathClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await asyncio.to_thread(self.shutdown)
+
+
+def _leave_alone(provider: object) -> None:
+    """Attaches nothing."""
+
+
+def _flows(given: Any) -> Flows:
+    if isinstance(given, Flows):
+        return given
+    if given is False:
+        return Flows()
+    if given is not None:
+        return load_flows(Path(given))
+    try:
+        found = find_flows_file(Path.cwd())
+        return Flows() if found is None else load_flows(found)
+    except (OSError, ConfigError) as error:
+        # Nobody asked for this file, so it is no reason to stop a service.
+        warn_once("flows", "flows are not known: %s", error)
+        return Flows()
+
+
+def _step_error(error: object, *, capture_stack: bool) -> StepError:
+    if isinstance(error, StepError):
+        stack = clip_middle(error.stack) if error.stack else None
+        return StepError(clip(error.name, MAX_ID_CHARS) or "Error", clip(error.message), stack)
+    if isinstance(error, BaseException):
+        return StepError(clip(type(error).__name__, MAX_ID_CHARS), clip(as_text(error)), stack_of(error) if capture_stack else None)
+    return StepError("Error", "" if error is None else clip(as_text(error)))
+
+
+def _nanoseconds(timestamp: int | datetime | None) -> int:
+    if isinstance(timestamp, datetime) and timestamp.tzinfo is not None:
+        return parse_time(timestamp)
+    if isinstance(timestamp, int) and not isinstance(timestamp, bool) and 0 < timestamp < 2**63:
+        return timestamp
+    if timestamp is not None:
+        warn_once("timestamp", "record_step got timestamp %r, which is neither nanoseconds nor a datetime with a time zone", timestamp)
+    return time.time_ns()

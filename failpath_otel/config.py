@@ -1,0 +1,247 @@
+"""Options and the environment, read once: argument > environment > default."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from failpath_otel.errors import ConfigError
+
+DEFAULT_ENDPOINT: Final = "https://api.failpath.dev"
+DELIVERIES: Final = ("background", "await")
+EXPORTERS: Final = ("http", "console", "jsonl", "memory", "none")
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the client: its name, its environment variable if it has one, its default, and what it does.
+
+    The configuration table of the documentation is held to these by a test.
+    """
+
+    name: str
+    env: str | None
+    default: Any
+    check: Callable[[str, Any], Any]
+    doc: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """Every option, resolved and checked."""
+
+    project_key: str | None
+    endpoint: str
+    enabled: bool
+    default_metadata: Mapping[str, Any]
+    capture_stack: bool
+    delivery: Literal["background", "await"]
+    raise_on_send_error: bool
+    send_timeout_millis: int
+    max_queue_size: int
+    on_error: Callable[..., object] | None
+    on_drop: Callable[..., object] | None
+    mask: Callable[..., Any] | None
+    exporter: Any
+    tracer_provider: Any
+    flows: Any
+    metadata_on_spans: bool
+
+    @property
+    def sends_to_remote(self) -> bool:
+        """Whether events go by HTTP to a host that is not this machine."""
+        return self.exporter == "http" and not is_loopback(self.endpoint)
+
+
+def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Options:
+    """The options from arguments (``None`` stands for "not given"), the environment and the defaults.
+
+    Raises:
+        ConfigError: A value cannot be used; the message names the option or variable, the value, and what is allowed.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        value = given.get(option.name)
+        if value is not None:
+            values[option.name] = option.check(option.name, value)
+        elif option.env is not None and (text := environ.get(option.env, "").strip()):
+            values[option.name] = option.check(option.env, text)
+        else:
+            values[option.name] = option.default
+    return Options(**values)
+
+
+def is_loopback(endpoint: str) -> bool:
+    """Whether an endpoint is on this machine."""
+    host = urlsplit(endpoint).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _flag(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = value.lower() if isinstance(value, str) else value
+    if text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise ConfigError(f"{name} must be true or false, got {value!r}")
+
+
+def _count(minimum: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        try:
+            if isinstance(value, bool):
+                raise TypeError
+            number = int(value)
+            if number != float(value):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
+        if number < minimum:
+            raise ConfigError(f"{name} must be at least {minimum}, got {number}")
+        return number
+
+    return check
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
+    def check(name: str, value: Any) -> str:
+        if isinstance(value, str) and value.lower() in choices:
+            return value.lower()
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+    return check
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} must be text, got {type(value).__name__}")
+    return value.strip()
+
+
+def _project_key(name: str, value: Any) -> str | None:
+    key = _text(name, value)
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # The value is a secret and so is not shown.
+        raise ConfigError(f"{name} holds characters that an HTTP header cannot carry; copy the key again")
+    return key or None
+
+
+def _endpoint(name: str, value: Any) -> str:
+    url = _text(name, value)
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{name} must be an http:// or https:// URL such as {DEFAULT_ENDPOINT}, got {value!r}")
+    return url.rstrip("/")
+
+
+def _metadata(name: str, value: Any) -> Mapping[str, Any]:
+    if isinstance(value, Mapping):
+        return cast(Mapping[str, Any], value)
+    if isinstance(value, str):
+        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
+        if all(separator and key.strip() for key, separator, _ in pairs):
+            return {key.strip(): text.strip() for key, _, text in pairs}
+    raise ConfigError(f"{name} must be a mapping, or text such as region=eu,tier=gold, got {value!r}")
+
+
+def _callable(name: str, value: Any) -> Callable[..., Any]:
+    if not callable(value):
+        raise ConfigError(f"{name} must be callable, got {value!r}")
+    return cast(Callable[..., Any], value)
+
+
+def _exporter(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        kind, _, argument = value.partition(":")
+        if kind.lower() == "jsonl" and argument:
+            return f"jsonl:{argument}"
+        return _one_of(EXPORTERS)(name, value)
+    if callable(getattr(value, "export", None)) and callable(getattr(value, "close", None)):
+        return value
+    raise ConfigError(f"{name} must be one of {', '.join(EXPORTERS)}, or an object with export() and close(), got {value!r}")
+
+
+def _provider(name: str, value: Any) -> Any:
+    if callable(getattr(value, "get_tracer", None)):
+        return value
+    raise ConfigError(f"{name} must be an OpenTelemetry tracer provider with get_tracer(), got {value!r}")
+
+
+def _flows(name: str, value: Any) -> Any:
+    if value is False or isinstance(value, str | os.PathLike) or hasattr(value, "by_slug"):
+        return value
+    raise ConfigError(f"{name} must be the path of a flows.json, a Flows object, or False, got {value!r}")
+
+
+OPTIONS: Final = (
+    Option("project_key", "FAILPATH_PROJECT_KEY", None, _project_key, "The project's key; needed unless the endpoint is on loopback."),
+    Option("endpoint", "FAILPATH_DEV_ENDPOINT", DEFAULT_ENDPOINT, _endpoint, "Base URL that takes the events."),
+    Option("enabled", "FAILPATH_ENABLED", True, _flag, "False: functions still run, no span is opened and nothing is sent."),
+    Option(
+        "default_metadata",
+        "FAILPATH_DEFAULT_METADATA",
+        {},
+        _metadata,
+        "Metadata of every event; run and step metadata win over it. In the environment as `key=value,key=value`.",
+    ),
+    Option("capture_stack", "FAILPATH_CAPTURE_STACK", False, _flag, "Send the traceback with errors."),
+    Option(
+        "delivery",
+        "FAILPATH_DELIVERY",
+        "background",
+        _one_of(DELIVERIES),
+        "`background` sends from a thread; `await` sends each event before the call goes on.",
+    ),
+    Option(
+        "raise_on_send_error",
+        "FAILPATH_RAISE_ON_SEND_ERROR",
+        False,
+        _flag,
+        "Raise `DeliveryError` when sending fails: from `flush()`, or with `await` after the step's function.",
+    ),
+    Option("send_timeout_millis", "FAILPATH_SEND_TIMEOUT_MILLIS", 1500, _count(0), "How long one request may take; 0: no limit."),
+    Option(
+        "max_queue_size",
+        "FAILPATH_MAX_QUEUE_SIZE",
+        20_000,
+        _count(1),
+        "How many events may wait or be in flight; beyond it events are dropped by rank and counted.",
+    ),
+    Option("on_error", None, None, _callable, "Called with the exception of each failed attempt to send."),
+    Option("on_drop", None, None, _callable, "Called with each dropped event and the reason."),
+    Option("mask", None, None, _callable, "Called with each event before it leaves; returns the event that may leave."),
+    Option(
+        "exporter",
+        "FAILPATH_EXPORTER",
+        "http",
+        _exporter,
+        "`http`, `console`, `jsonl` (or `jsonl:PATH`), `memory`, `none` (spans only), or an exporter object.",
+    ),
+    Option("tracer_provider", None, None, _provider, "The tracer provider; without one, the global one of the moment."),
+    Option(
+        "flows",
+        "FAILPATH_FLOWS",
+        None,
+        _flows,
+        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory upward. False: none.",
+    ),
+    Option("metadata_on_spans", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
+)
+"""Every option of `FailpathClient`, in the order of its signature."""

@@ -1,0 +1,38 @@
+"""The current run, carried in the OpenTelemetry context, and attaching contexts without noise."""
+
+from __future__ import annotations
+
+from contextvars import Token
+from typing import TYPE_CHECKING, Any, cast
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+if TYPE_CHECKING:
+    from failpath_otel.run import Run
+
+_CURRENT_RUN = otel_context.create_key("failpath-current-run")
+
+
+def current_run() -> Run[Any] | None:
+    """The run of the innermost ``with run:`` of this context, or ``None``."""
+    return cast("Run[Any] | None", otel_context.get_value(_CURRENT_RUN))
+
+
+def attach_run(run: Run[Any]) -> Token[Context]:
+    """Makes ``run`` the current one."""
+    return otel_context.attach(otel_context.set_value(_CURRENT_RUN, run))
+
+
+def detach(token: Token[Context]) -> None:
+    """Ends an ``attach``.
+
+    Where a block is left in another context than it was entered in (an asynchronous generator that another task closes),
+    there is nothing to restore, and OpenTelemetry's own ``detach`` would log an error with a traceback.
+    """
+    try:
+        token.var.reset(token)
+    except ValueError:
+        pass
+    except AttributeError:  # a runtime context of another kind, whose tokens are its own
+        otel_context.detach(token)

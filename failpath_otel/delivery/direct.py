@@ -1,0 +1,65 @@
+"""DirectSink: hands each event on in the calling thread, for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from failpath_otel.delivery.counts import FlushResult, Stats
+from failpath_otel.delivery.masking import Mask, masked
+from failpath_otel.errors import DeliveryError
+from failpath_otel.events.step import StepEvent
+
+
+class DirectSink:
+    """A `Sink` without a queue or thread: when the step goes on, its event has been handed to ``receive``."""
+
+    def __init__(self, receive: Callable[[StepEvent], object], mask: Mask | None = None) -> None:
+        self._receive = receive
+        self._mask = mask
+        self._lock = threading.RLock()
+        self._sent = 0
+        self._dropped = 0
+        self._mask_failures = 0
+        self._closed = False
+
+    @property
+    def closed(self) -> bool:
+        """True from ``shutdown`` on."""
+        return self._closed
+
+    def record(self, event: StepEvent) -> None:
+        """Hands the event on, masked."""
+        worked = True
+        if self._mask is not None:
+            event, worked = masked(event, self._mask)
+        with self._lock:
+            self._mask_failures += not worked
+            if self._closed:
+                self._dropped += 1
+                return
+            self._sent += 1
+        self._receive(event)
+
+    def record_and_wait(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
+        """The same as `record`."""
+        self.record(event)
+        return None
+
+    def flush(self, timeout_millis: int) -> FlushResult:
+        """Nothing ever waits."""
+        return self.stats()
+
+    def take_error(self) -> DeliveryError | None:
+        """Nothing ever fails."""
+        return None
+
+    def stats(self) -> Stats:
+        """The counts of this moment."""
+        with self._lock:
+            dropped = {"shutdown": self._dropped} if self._dropped else {}
+            return Stats(sent=self._sent, dropped=dropped, mask_failures=self._mask_failures)
+
+    def shutdown(self, timeout_millis: int) -> None:
+        """What comes later is counted as dropped."""
+        self._closed = True

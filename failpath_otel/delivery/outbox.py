@@ -1,0 +1,151 @@
+"""Outbox: what is recorded and not yet settled, with the counts. Safe for threads, signal handlers and finalizers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+
+from failpath_otel.delivery.counts import DropReason, Stats
+from failpath_otel.delivery.queue import Dropped, EventQueue
+from failpath_otel.events.step import StepEvent
+from failpath_otel.notices import warn_once
+
+OnDrop = Callable[[StepEvent, DropReason], object]
+
+
+class Outbox:
+    """An inbox that takes events without a lock, and the bounded queue behind it.
+
+    The inbox is a deque, whose ``append`` is atomic: recording cannot deadlock, also not from a signal handler or a
+    finalizer that interrupts this very code. All else happens under one reentrant lock, and whoever comes first moves the
+    inbox into the queue.
+
+    Attributes:
+        inbox: Recorded, not yet in the queue.
+        queued: The length of the queue, in flight included; kept here so that recording may look at it without the lock.
+        refuse: When set, every event is dropped for this reason.
+    """
+
+    def __init__(self, capacity: int, on_drop: OnDrop | None, refuse: DropReason | None = None) -> None:
+        self.inbox: deque[StepEvent] = deque()
+        self.queued = 0
+        self.refuse = refuse
+        self._on_drop = on_drop
+        self._queue = EventQueue(capacity)
+        self._lock = threading.RLock()
+        self._settled = threading.Condition(self._lock)
+        self._sent = 0
+        self._dropped: Counter[DropReason] = Counter()
+
+    @property
+    def recorded(self) -> int:
+        """The number of the event that was last moved into the queue."""
+        return self._queue.recorded
+
+    @property
+    def oldest(self) -> int:
+        """The number of the oldest event that is not settled; above ``recorded`` where all are."""
+        with self._lock:
+            return self._queue.oldest
+
+    def admit(self) -> None:
+        """Moves the inbox into the queue."""
+        drops: list[Dropped] = []
+        with self._lock:
+            while self.inbox:
+                # Removed only after it is added: an interruption between the two may repeat an event, never lose it.
+                self._add(self.inbox[0], drops)
+                self.inbox.popleft()
+        self._tell(drops)
+
+    def add(self, event: StepEvent) -> int:
+        """Puts an event into the queue at once; its number."""
+        drops: list[Dropped] = []
+        self.admit()
+        with self._lock:
+            self._add(event, drops)
+            number = self._queue.recorded
+        self._tell(drops)
+        return number
+
+    def holds(self, number: int) -> bool:
+        """Whether the event is not settled yet."""
+        with self._lock:
+            return number in self._queue
+
+    def take(self, count: int) -> list[tuple[int, StepEvent]]:
+        """The oldest events; they stay until they are settled or given back."""
+        with self._lock:
+            return self._queue.take(count)
+
+    def replace(self, number: int, event: StepEvent) -> None:
+        """Puts another version of an event in its place."""
+        with self._lock:
+            self._queue.replace(number, event)
+
+    def give_back(self) -> None:
+        """What was taken waits again."""
+        with self._settled:
+            self._queue.give_back()
+            self._settled.notify_all()
+
+    def settle(self, sent: Iterable[int], dropped: Iterable[int] = (), reason: DropReason = "rejected") -> None:
+        """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
+        drops: list[Dropped] = []
+        with self._settled:
+            self._sent += sum(self._queue.remove(number) is not None for number in sent)
+            for number in dropped:
+                if (event := self._queue.remove(number)) is not None:
+                    self._dropped[reason] += 1
+                    drops.append((event, reason))
+            self._queue.give_back()
+            self.queued = len(self._queue)
+            self._settled.notify_all()
+        self._tell(drops)
+
+    def close(self, reason: DropReason) -> None:
+        """Drops what is left, and from now on everything, for this reason."""
+        self.refuse = self.refuse or reason
+        self.admit()
+        with self._lock:
+            left = [number for number, _ in self._queue.take(self.queued)]
+            self.settle((), left, reason)
+
+    def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
+        """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
+        with self._settled:
+            while not done():
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return
+                self._settled.wait(remaining)
+
+    def stats(self, retries: int, mask_failures: int) -> Stats:
+        """The counts of this moment."""
+        self.admit()
+        with self._lock:
+            dropped = {str(reason): count for reason, count in self._dropped.items()}
+            return Stats(self._sent, len(self._queue), dropped, retries, mask_failures)
+
+    def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
+        if self.refuse is None:
+            dropped = self._queue.add(event)
+            self.queued = len(self._queue)
+        else:
+            self._queue.pass_over()
+            dropped = (event, self.refuse)
+        if dropped is not None:
+            self._dropped[dropped[1]] += 1
+            drops.append(dropped)
+
+    def _tell(self, drops: list[Dropped]) -> None:
+        # Outside of the lock: the callback is the application's and may do anything, even record steps.
+        for event, reason in drops:
+            warn_once(f"dropped:{reason}", "events are dropped (%s); stats() has the counts", reason)
+            if self._on_drop is not None:
+                try:
+                    self._on_drop(event, reason)
+                except Exception:
+                    warn_once("on_drop", "on_drop raised", exc_info=True)

@@ -1,0 +1,66 @@
+"""Fork and exit: children start afresh, and what is queued is sent before the interpreter goes.
+
+The one place that holds deliveries process-wide.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+from typing import Any, Final, Protocol
+
+EXIT_TIMEOUT_MILLIS: Final = 3000
+
+
+class Watched(Protocol):
+    """What this module needs of a delivery."""
+
+    def after_fork(self) -> None:
+        """Forgets the parent's state."""
+
+    def shutdown(self, timeout_millis: int) -> None:
+        """Sends what is left, within the time."""
+
+
+_watched: dict[Watched, None] = {}
+_finalized: set[int] = set()
+
+
+def watch(delivery: Watched) -> None:
+    """From now on ``delivery`` starts afresh in forked children and is shut down at exit."""
+    _watched[delivery] = None
+
+
+def forget(delivery: Watched) -> None:
+    """Ends `watch`."""
+    _watched.pop(delivery, None)
+
+
+def finish_in_child(delivery: Watched) -> None:
+    """Shuts ``delivery`` down at the end of a `multiprocessing` child, which leaves through ``os._exit`` without atexit."""
+    multiprocessing: Any = sys.modules.get("multiprocessing.process")
+    if multiprocessing is None or multiprocessing.parent_process() is None or os.getpid() in _finalized:
+        return
+    from multiprocessing import util  # noqa: PLC0415 - only where it is loaded anyway
+
+    _finalized.add(os.getpid())
+    util.Finalize(None, shutdown_all, exitpriority=0)
+
+
+def shutdown_all() -> None:
+    """Shuts every delivery down, all within one bound."""
+    deadline = time.monotonic() + EXIT_TIMEOUT_MILLIS / 1000
+    for delivery in list(_watched):
+        delivery.shutdown(max(1, int((deadline - time.monotonic()) * 1000)))
+
+
+def _after_fork() -> None:
+    for delivery in list(_watched):
+        delivery.after_fork()
+
+
+atexit.register(shutdown_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

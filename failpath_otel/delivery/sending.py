@@ -1,0 +1,139 @@
+"""Sender: one attempt at a time to get the oldest events to the exporter, and how long to wait before the next."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Final
+
+from failpath_otel.delivery.masking import Mask, masked
+from failpath_otel.delivery.outbox import Outbox
+from failpath_otel.errors import DeliveryError, RejectedError, RetryableError, UnauthorizedError
+from failpath_otel.events.step import StepEvent
+from failpath_otel.exporters.protocol import EventExporter
+from failpath_otel.notices import warn_once
+
+OnError = Callable[[Exception], object]
+
+_FIRST_BACKOFF_SECONDS: Final = 0.25
+_MAX_BACKOFF_SECONDS: Final = 10.0
+
+
+class Sender:
+    """Sends from an outbox. Used by one thread at a time.
+
+    Attributes:
+        error: The last failure that nobody asked for yet.
+        failures: How many attempts failed.
+        failing: Whether the last attempt failed and its events are held.
+        hold_until: Until when (monotonic seconds) the destination asked not to be called.
+        busy: Whether the exporter is at work.
+    """
+
+    def __init__(
+        self, outbox: Outbox, exporter: EventExporter, *, max_batch_size: int, mask: Mask | None, on_error: OnError | None
+    ) -> None:
+        self._outbox = outbox
+        self._exporter = exporter
+        self._max_batch_size = max_batch_size
+        self._mask = mask
+        self._on_error = on_error
+        self._masked_through = 0
+        self._attempts = 0
+        self.retries = 0
+        self.mask_failures = 0
+        self.error: DeliveryError | None = None
+        self.failures = 0
+        self.failing = False
+        self.hold_until = 0.0
+        self.busy = False
+
+    def send(self, timeout_millis: int) -> float:
+        """Tries to send the oldest batch; returns the seconds to wait before the next attempt, 0 where there is no need."""
+        batch = self._outbox.take(self._max_batch_size)
+        if not batch:
+            return 0.0
+        if self.failing:
+            self.retries += 1
+        self.busy = True
+        try:
+            batch = self._masked(batch)
+            self._exporter.export([event for _, event in batch], timeout_millis=timeout_millis)
+        except Exception as error:
+            return self._failed(batch, error)
+        except BaseException:
+            self._outbox.give_back()
+            raise
+        finally:
+            self.busy = False
+        self._settled()
+        self._outbox.settle(number for number, _ in batch)
+        return 0.0
+
+    def _masked(self, batch: list[tuple[int, StepEvent]]) -> list[tuple[int, StepEvent]]:
+        mask = self._mask
+        if mask is None:
+            return batch
+        out: list[tuple[int, StepEvent]] = []
+        for number, event in batch:
+            if number > self._masked_through:
+                # Once for each event, however often it is tried: a mask may count, or draw random tokens.
+                event, worked = masked(event, mask)
+                self.mask_failures += not worked
+                self._outbox.replace(number, event)
+                self._masked_through = number
+            out.append((number, event))
+        return out
+
+    def _failed(self, batch: list[tuple[int, StepEvent]], error: Exception) -> float:
+        self._tell(error)
+        if isinstance(error, RetryableError):
+            warn_once("send", "events cannot be sent and are held: %s", error)
+            return self._hold(error)
+        self._settled()
+        self._note(error)
+        numbers = [number for number, _ in batch]
+        if isinstance(error, RejectedError):
+            warn_once("rejected", "events were rejected: %s", error)
+            refused = {number for number, event in batch if event.event_id in error.rejected}
+            self._outbox.settle((number for number in numbers if number not in refused), sorted(refused))
+        elif isinstance(error, UnauthorizedError):
+            warn_once("unauthorized", "sending stops: %s", error)
+            self._outbox.close("unauthorized")
+        else:
+            warn_once("export", "a batch of %d events was refused: %s: %s", len(batch), type(error).__name__, error)
+            self._outbox.settle((), numbers)
+        return 0.0
+
+    def _hold(self, error: RetryableError) -> float:
+        self._note(error)
+        self.failing = True
+        pause = error.retry_after
+        if pause is None:
+            ceiling = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._attempts, 16))
+            # Jitter keeps the processes of a fleet from coming back all at once.
+            pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - no secret is drawn
+        else:
+            self.hold_until = time.monotonic() + pause
+        self._attempts += 1
+        self._outbox.give_back()
+        return pause
+
+    def _note(self, error: Exception) -> None:
+        failure = DeliveryError(str(error))
+        failure.__cause__ = error
+        self.error = failure
+        self.failures += 1
+
+    def _settled(self) -> None:
+        self.failing = False
+        self._attempts = 0
+        self.hold_until = 0.0
+
+    def _tell(self, error: Exception) -> None:
+        if self._on_error is not None:
+            try:
+                self._on_error(error)
+            except Exception:
+                warn_once("on_error", "on_error raised", exc_info=True)

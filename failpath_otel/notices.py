@@ -1,0 +1,27 @@
+"""Warnings of ours: to the logger ``failpath_otel``, once per kind, so that a fault does not flood the service's log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+logger: Final = logging.getLogger("failpath_otel")
+
+_MAX_KINDS: Final = 1000
+_given: set[str] = set()
+
+
+def warn_once(kind: str, message: str, *args: object, exc_info: bool = False) -> None:
+    """Logs a warning unless one of this ``kind`` was logged before in this process. Never raises."""
+    if kind in _given or len(_given) >= _MAX_KINDS:
+        return
+    _given.add(kind)
+    try:
+        logger.warning(message, *args, exc_info=exc_info)
+    except Exception:  # noqa: S110 - a broken log handler is the application's; telling of it would need a log
+        pass
+
+
+def forget() -> None:
+    """Lets every kind be given again; for tests."""
+    _given.clear()

@@ -1,0 +1,21 @@
+"""The pytest plugin: ``failpath_client``, a fresh `RecordingClient` for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from failpath_otel.testing import RecordingClient
+
+
+@pytest.fixture
+def failpath_client() -> Iterator[RecordingClient]:
+    """A `RecordingClient`, shut down after the test."""
+    # Imported here: a plugin is loaded in every test session of whoever has the package installed.
+    from failpath_otel.testing import RecordingClient  # noqa: PLC0415
+
+    with RecordingClient() as client:
+        yield client

@@ -1,0 +1,116 @@
+"""Recorder: what the steps of one client share. Where events go, which tracer, and the options that steps need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from failpath_otel.delivery import Sink
+from failpath_otel.errors import DeliveryError
+from failpath_otel.events.metadata import Rendered, render
+from failpath_otel.events.step import StepEvent
+from failpath_otel.events.text import MAX_ID_CHARS, identifier
+from failpath_otel.flows import Flows
+from failpath_otel.notices import warn_once
+from failpath_otel.tracing import Tracing
+
+
+class Recorder:
+    """Shared by the runs and steps of one client. No method raises.
+
+    Attributes:
+        sink: Takes the events; ``None`` where only spans are wanted.
+        enabled: False: functions run, and nothing else happens.
+        waits: ``delivery="await"``: each event is sent before the call goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        sink: Sink | None,
+        tracing: Tracing,
+        enabled: bool,
+        waits: bool,
+        raise_on_send_error: bool,
+        send_timeout_millis: int,
+        capture_stack: bool,
+        metadata_on_spans: bool,
+        default_metadata: Rendered,
+        flows: Flows,
+    ) -> None:
+        self.sink = sink
+        self.tracing = tracing
+        self.enabled = enabled
+        self.waits = waits and sink is not None
+        self.raise_on_send_error = raise_on_send_error
+        self.capture_stack = capture_stack
+        self.metadata_on_spans = metadata_on_spans
+        self.default_metadata = default_metadata
+        self._send_timeout_millis = send_timeout_millis
+        self._flows = flows
+
+    def emit(self, event: StepEvent | None) -> DeliveryError | None:
+        """Takes an event; with ``delivery="await"``, what kept it from being sent is returned."""
+        if event is None or self.sink is None:
+            return None
+        try:
+            if self.waits:
+                return self.sink.record_and_wait(event, self._send_timeout_millis)
+            self.sink.record(event)
+        except Exception:
+            warn_once("record", "an event could not be recorded", exc_info=True)
+        return None
+
+    async def emit_async(self, event: StepEvent | None) -> DeliveryError | None:
+        """Like `emit`, but waits without holding up the event loop."""
+        if not self.waits or event is None or not _in_asyncio():
+            return self.emit(event)
+        return await asyncio.to_thread(self.emit, event)
+
+    def metadata(self, metadata: Mapping[str, Any] | None) -> Rendered:
+        """Metadata as it is at this moment, safe for JSON."""
+        if not metadata:
+            return {}
+        try:
+            return render(metadata)
+        except Exception:
+            warn_once("metadata", "metadata %s cannot be read", type(metadata).__name__, exc_info=True)
+            return {}
+
+    def identifier(self, kind: str, value: object) -> str:
+        """A flow slug, run id or step key as text; `identifier` has the rules. What had to be changed is warned of once."""
+        if type(value) is str and 0 < len(value) <= MAX_ID_CHARS and value.isascii():
+            return value
+        text = identifier(value)
+        if not text:
+            warn_once(f"empty:{kind}", "an empty %s was given; 'unnamed' is recorded instead", kind)
+            return "unnamed"
+        if len(text) == MAX_ID_CHARS and text != value:
+            warn_once(f"long:{kind}", "a %s of more than %d characters was cut and ends in a hash: %s", kind, MAX_ID_CHARS, text)
+        return text
+
+    def check_key(self, flow_key: str, step_key: str | None = None) -> None:
+        """Warns, once each, of a flow or step that flows.json does not know. It is recorded all the same."""
+        if not self._flows:
+            return
+        flow = self._flows.get(flow_key)
+        if flow is None:
+            warn_once(f"flow:{flow_key}", "flow %r is not in %s; it is recorded as discovered", flow_key, self._flows.path)
+        elif step_key is not None and step_key not in flow.step_keys:
+            warn_once(
+                f"step:{flow_key}/{step_key}",
+                "step %r of flow %r is not in %s; it is recorded as discovered",
+                step_key,
+                flow_key,
+                self._flows.path,
+            )
+
+
+def _in_asyncio() -> bool:
+    # Under another event loop, such as trio's, asyncio has no thread pool to lend; the wait is bounded anyway.
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""Run: one execution of a flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Token
+from types import MappingProxyType, TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from opentelemetry.context import Context
+
+from failpath_otel import context
+from failpath_otel.attempt import Attempt, RunFacts
+from failpath_otel.events.text import as_text, clip, new_run_id
+from failpath_otel.recorder import Recorder
+from failpath_otel.step import Execution, Step, call
+
+K = TypeVar("K", bound=str)
+T = TypeVar("T")
+
+
+class Run(Generic[K]):
+    """One execution of a flow. Creating it sends nothing; its steps do.
+
+    Two runs with the same flow and run id are one run. Made by `FailpathClient.run`. ``with run:`` makes it the current run
+    of this context, which ``@client.step(...)`` and `current_run` go by.
+    """
+
+    __slots__ = ("_facts", "_recorder", "_tokens")
+
+    def __init__(self, recorder: Recorder, flow_key: object, run_id: object, metadata: Mapping[str, Any] | None) -> None:
+        self._recorder = recorder
+        self._tokens: list[Token[Context]] = []
+        flow = recorder.identifier("flow key", flow_key)
+        known = "" if run_id is None or run_id == "" else recorder.identifier("run id", run_id)
+        self._facts = RunFacts(recorder, flow, known or new_run_id(), recorder.metadata(metadata) if recorder.enabled else {})
+        recorder.check_key(flow)
+
+    def __repr__(self) -> str:
+        return f"Run(flow_key={self.flow_key!r}, run_id={self.run_id!r})"
+
+    @property
+    def flow_key(self) -> str:
+        """The flow's slug."""
+        return self._facts.flow_key
+
+    @property
+    def run_id(self) -> str:
+        """The id that tells this execution from others; generated where none was given."""
+        return self._facts.run_id
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of every event of this run: the client's and the run's, the latter wins."""
+        return MappingProxyType(self._facts.metadata)
+
+    @property
+    def recorder(self) -> Recorder:
+        """What the steps of one client share; internal."""
+        return self._recorder
+
+    @property
+    def facts(self) -> RunFacts:
+        """What every step of this run needs; internal."""
+        return self._facts
+
+    @overload
+    def step(self, step_key: K, fn: None = None, *, metadata: Mapping[str, Any] | None = None) -> Step: ...
+
+    @overload
+    def step(  # type: ignore[overload-overlap]  # an awaitable is a value too; the first that fits is meant
+        self, step_key: K, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
+    ) -> Awaitable[T]: ...
+
+    @overload
+    def step(self, step_key: K, fn: Callable[[], T], *, metadata: Mapping[str, Any] | None = None) -> T: ...
+
+    def step(self, step_key: str, fn: Callable[[], Any] | None = None, *, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Runs ``fn`` as a step of this run, or, without it, gives a `Step` for ``with``, ``async with`` or ``@``.
+
+        ``running`` is recorded before ``fn`` is called. Its value is passed through; where it is an awaitable, so is what
+        comes back, and the step ends when that is awaited. An exception ends the step as ``error`` and leaves as the same
+        object.
+
+        Args:
+            step_key: The step's key within the flow.
+            fn: Called without arguments.
+            metadata: Added to the client's and the run's; the step's wins. Taken at the call.
+
+        Raises:
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``, after ``fn`` ran.
+        """
+        recorder = self._recorder
+        if not recorder.enabled:
+            return Step(self._itself, step_key, metadata) if fn is None else fn()
+        key = recorder.identifier("step key", step_key)
+        recorder.check_key(self._facts.flow_key, key)
+        if fn is None:
+            return Step(self._itself, key, recorder.metadata(metadata))
+        return call(Execution(recorder, self._facts, key, recorder.metadata(metadata) if metadata else {}), fn)
+
+    def skip(self, step_key: K, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Records that the step is skipped on purpose, which tells it from one that never happened.
+
+        Raises:
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
+        """
+        recorder = self._recorder
+        if not recorder.enabled:
+            return
+        key = recorder.identifier("step key", step_key)
+        recorder.check_key(self._facts.flow_key, key)
+        rendered = recorder.metadata(metadata)
+        text = None if reason is None else clip(as_text(reason))
+        event = Attempt(recorder, self._facts, key, rendered).instant("skipped", time.time_ns(), rendered, reason=text)
+        failure = recorder.emit(event)
+        if failure is not None and recorder.raise_on_send_error:
+            raise failure
+
+    def __enter__(self) -> Run[K]:
+        self._tokens.append(context.attach_run(self))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._tokens:
+            context.detach(self._tokens.pop())
+
+    async def __aenter__(self) -> Run[K]:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _itself(self) -> Run[K]:
+        return self

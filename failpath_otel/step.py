@@ -1,0 +1,340 @@
+"""Step: a named unit of work, as a block, as a decorator, or around a call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from types import TracebackType
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
+
+from opentelemetry.trace import INVALID_SPAN, Span
+
+from failpath_otel.attempt import Attempt, RunFacts
+from failpath_otel.errors import DeliveryError
+from failpath_otel.events.metadata import Rendered
+from failpath_otel.notices import warn_once
+from failpath_otel.recorder import Recorder
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StepSource(Protocol):
+    """What a step needs of its run."""
+
+    @property
+    def recorder(self) -> Recorder: ...
+
+    @property
+    def facts(self) -> RunFacts: ...
+
+
+class Step:
+    """A step that is yet to begin: a sync and async context manager, and a decorator for functions of every kind.
+
+    As a block it begins at the ``with`` and ends with the block: ``success``, or ``error`` where a `BaseException` leaves it,
+    which goes on unchanged. As a decorator it begins and ends with each call, for generators with each iteration.
+    A block may be entered again after it ended, which is another attempt.
+    """
+
+    __slots__ = ("_ended", "_find_source", "_metadata", "_open", "_step_key")
+
+    def __init__(self, find_source: Callable[[], StepSource | None], step_key: str, metadata: Mapping[str, Any] | None) -> None:
+        self._find_source = find_source
+        self._step_key = step_key
+        # Kept as it was given until the step begins in a run that says how to render it.
+        self._metadata: dict[str, Any] = dict(metadata) if metadata else {}
+        self._open: list[Execution] = []
+        self._ended = False
+
+    def __repr__(self) -> str:
+        return f"Step({self._step_key!r})"
+
+    @property
+    def step_key(self) -> str:
+        """The step's key within the flow."""
+        return self._step_key
+
+    @property
+    def span(self) -> Span:
+        """The OpenTelemetry span of the running step; an invalid, inert one before it begins and where nothing is recorded."""
+        return self._open[-1].span if self._open else INVALID_SPAN
+
+    def set_metadata(self, **values: Any) -> None:
+        """Adds metadata to the outcome and, unless ``metadata_on_spans`` is off, to the span. Values are taken now."""
+        if self._open:
+            self._open[-1].set_metadata(values)
+            return
+        if self._ended:
+            warn_once("late-metadata", "set_metadata on step %r came after its end; it counts for a next attempt", self._step_key)
+        self._metadata.update(values)
+
+    def __enter__(self) -> Step:
+        execution = self._begin()
+        execution.start()
+        self._open.append(execution)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._open:
+            self._ended = True
+            self._open.pop().finish(error)
+
+    async def __aenter__(self) -> Step:
+        execution = self._begin()
+        await execution.start_async()
+        self._open.append(execution)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._open:
+            self._ended = True
+            await self._open.pop().finish_async(error)
+
+    def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
+        """Decorates ``fn``: each call is a step. Sync, async, generator and asynchronous generator functions."""
+        return decorate(fn, self._begin)
+
+    def _begin(self) -> Execution:
+        source = self._find_source()
+        if source is None or not source.recorder.enabled:
+            return _NOTHING
+        recorder = source.recorder
+        return Execution(recorder, source.facts, self._step_key, recorder.metadata(self._metadata))
+
+
+class Execution:
+    """One attempt together with its delivery: what ``raise_on_send_error`` asks for is raised at the end of it."""
+
+    __slots__ = ("_attempt", "_failure", "_metadata", "_recorder")
+
+    def __init__(self, recorder: Recorder, run: RunFacts, step_key: str, metadata: Rendered) -> None:
+        self._recorder = recorder
+        self._metadata = metadata
+        self._attempt = Attempt(recorder, run, step_key, metadata)
+        self._failure: DeliveryError | None = None
+
+    @property
+    def span(self) -> Span:
+        """The attempt's span."""
+        return self._attempt.span
+
+    def set_metadata(self, values: Mapping[str, Any]) -> None:
+        """Adds metadata, taken now."""
+        self._attempt.set_metadata(self._recorder.metadata(values))
+
+    def start(self) -> None:
+        """Begins the attempt. Interrupted while it waits for delivery, it ends the attempt before that goes on."""
+        event = self._attempt.start(self._metadata)
+        try:
+            self._failure = self._recorder.emit(event)
+        except BaseException as error:
+            self.finish(error)
+            raise
+
+    async def start_async(self) -> None:
+        """Like `start`."""
+        event = self._attempt.start(self._metadata)
+        try:
+            self._failure = await self._recorder.emit_async(event)
+        except BaseException as error:
+            self.finish(error)
+            raise
+
+    def finish(self, error: BaseException | None) -> None:
+        """Ends the attempt.
+
+        Raises:
+            DeliveryError: Where ``raise_on_send_error`` asks for it and no exception of the application is on its way.
+        """
+        failure = self._recorder.emit(self._attempt.succeed() if error is None else self._attempt.fail(error))
+        self._raise(failure, error)
+
+    async def finish_async(self, error: BaseException | None) -> None:
+        """Like `finish`."""
+        failure = await self._recorder.emit_async(self._attempt.succeed() if error is None else self._attempt.fail(error))
+        self._raise(failure, error)
+
+    def resume(self) -> None:
+        """Makes the body's context current."""
+        self._attempt.resume()
+
+    def suspend(self) -> None:
+        """Makes the caller's context current, and remembers the body's."""
+        self._attempt.suspend(keep=True)
+
+    def _raise(self, failure: DeliveryError | None, error: BaseException | None) -> None:
+        failure = self._failure or failure
+        if failure is not None and error is None and self._recorder.raise_on_send_error:
+            raise failure
+
+
+class _Nothing(Execution):
+    """The execution of a step that is not recorded."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:  # deliberately without an attempt
+        pass
+
+    @property
+    def span(self) -> Span:
+        return INVALID_SPAN
+
+    def set_metadata(self, values: Mapping[str, Any]) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    async def start_async(self) -> None:
+        pass
+
+    def finish(self, error: BaseException | None) -> None:
+        pass
+
+    async def finish_async(self, error: BaseException | None) -> None:
+        pass
+
+    def resume(self) -> None:
+        pass
+
+    def suspend(self) -> None:
+        pass
+
+
+_NOTHING = _Nothing()
+
+Begin = Callable[[], Execution]
+
+
+def call(execution: Execution, fn: Callable[[], Any]) -> Any:
+    """Runs ``fn`` as a step and passes its value through; an awaitable is passed on as one that ends the step."""
+    execution.start()
+    try:
+        result = fn()
+    except BaseException as error:
+        execution.finish(error)
+        raise
+    if hasattr(type(result), "__await__"):
+        execution.suspend()
+        return _awaited(execution, result)
+    execution.finish(None)
+    return result
+
+
+async def _awaited(execution: Execution, result: Awaitable[R]) -> R:
+    execution.resume()
+    try:
+        value = await result
+    except BaseException as error:
+        await execution.finish_async(error)
+        raise
+    await execution.finish_async(None)
+    return value
+
+
+def decorate(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
+    """``fn`` as a function of the same kind, each call of which is a step."""
+    wrapper: Any
+    if inspect.isasyncgenfunction(fn):
+        wrapper = _async_generator_wrapper(fn, begin)
+    elif inspect.iscoroutinefunction(fn):
+        wrapper = _coroutine_wrapper(fn, begin)
+    elif inspect.isgeneratorfunction(fn):
+        wrapper = _generator_wrapper(fn, begin)
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            execution = begin()
+            if execution is _NOTHING:
+                return fn(*args, **kwargs)
+            return call(execution, lambda: fn(*args, **kwargs))
+
+    return cast(Callable[P, R], functools.wraps(fn)(wrapper))
+
+
+def _coroutine_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        execution = begin()
+        await execution.start_async()
+        try:
+            value = await fn(*args, **kwargs)
+        except BaseException as error:
+            await execution.finish_async(error)
+            raise
+        await execution.finish_async(None)
+        return value
+
+    return wrapper
+
+
+def _generator_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        execution = begin()
+        execution.start()
+        resume: Callable[[], Any]
+        try:
+            inner = fn(*args, **kwargs)
+            resume = functools.partial(next, inner)
+            while True:
+                item = resume()
+                execution.suspend()
+                try:
+                    resume = functools.partial(inner.send, (yield item))
+                except GeneratorExit:
+                    execution.resume()
+                    inner.close()
+                    execution.finish(None)  # closed early: the consumer had enough, and nothing failed
+                    raise
+                except BaseException as error:
+                    resume = functools.partial(inner.throw, error)
+                execution.resume()
+        except StopIteration as stop:
+            execution.finish(None)
+            return stop.value
+        except BaseException as error:
+            execution.finish(error)  # does nothing after an early close
+            raise
+
+    return wrapper
+
+
+def _async_generator_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        execution = begin()
+        await execution.start_async()
+        resume: Callable[[], Any]
+        try:
+            inner = fn(*args, **kwargs)
+            resume = functools.partial(inner.asend, None)
+            while True:
+                item = await resume()
+                execution.suspend()
+                try:
+                    resume = functools.partial(inner.asend, (yield item))
+                except GeneratorExit:
+                    execution.resume()
+                    await inner.aclose()
+                    await execution.finish_async(None)
+                    raise
+                except BaseException as error:
+                    resume = functools.partial(inner.athrow, error)
+                execution.resume()
+        except StopAsyncIteration:
+            await execution.finish_async(None)
+        except BaseException as error:
+            await execution.finish_async(error)
+            raise
+
+    return wrapper
+
+
+def outside_a_run(step_key: str) -> None:
+    """Says once that a step ran where there is no current run, so that nothing is recorded of it."""
+    warn_once(
+        f"no-run:{step_key}",
+        "step %r ran outside of a run, so nothing is recorded of it; put the call under 'with client.run(...):'",
+        step_key,
+    )
