@@ -43,7 +43,7 @@ class EdgeRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class FlowStats(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How a flow's runs went. The percentiles are of whole runs that came to an end, within 5 %, recent and old alike."""
+    """How a flow's runs went. The percentiles are of all runs that succeeded or failed, within 5 %."""
 
     runs: int = 0
     success: int = 0
@@ -91,7 +91,7 @@ class ErrorSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class RunRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A run within a list. ``ended_at`` and ``duration_ms`` are null while a step runs."""
+    """A run within a list. ``ended_at`` and ``duration_ms`` are null while its status is ``running``."""
 
     flow_key: str
     run_id: str
@@ -149,7 +149,7 @@ class StepRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class RunDetail(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A run with all its steps in flow order. ``last_arrival_at`` is when the server last heard of it, by the server's clock."""
+    """A run with all its steps in flow order. ``last_arrival_at``: when the server last heard of it, by its own clock."""
 
     flow_key: str
     flow_name: str
@@ -172,11 +172,11 @@ class EventList(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A run that has news. ``id`` grows by one with each change."""
+    """A run that has news. Ids grow. Without a flow and a run id, anything may have changed since: read all again."""
 
     id: int
-    flow: str
-    run_id: str
+    flow: str | None
+    run_id: str | None
 
 
 class IntakeCounts(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

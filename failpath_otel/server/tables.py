@@ -1,0 +1,173 @@
+"""The tables. Times are whole microseconds since the Unix epoch, statuses are ranks (`fold.ORDER`, `derive.Standing`).
+
+``events`` only grows; all else is made of it in the same transaction. There are no foreign keys, because one writer makes
+the rows of all tables together and every insert would pay for the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from failpath_otel.server.derive import Standing
+
+SCHEMA_VERSION: Final = 1
+
+metadata: Final = MetaData()
+# SQLite makes an alias of its row number only of a column that is declared INTEGER.
+_Id = Integer().with_variant(BigInteger(), "postgresql")
+
+meta: Final = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+flows: Final = Table(
+    "flows",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("slug", Text, nullable=False, unique=True),
+    # The fingerprint of the declaration by which the runs of this flow were judged last.
+    Column("judged_by", Text, nullable=False),
+)
+
+steps: Final = Table(
+    "steps",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("flow_id", _Id, nullable=False),
+    Column("step_key", Text, nullable=False),
+    UniqueConstraint("flow_id", "step_key"),
+)
+
+runs: Final = Table(
+    "runs",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),
+    Column("flow_id", _Id, nullable=False),
+    Column("run_key", Text, nullable=False),
+    Column("stands", SmallInteger, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("last_arrival_us", BigInteger, nullable=False),
+    Column("ranks", Text, nullable=False),  # JSON: step key → rank of its last attempt
+    Column("running_since", Text),  # JSON: step key → start, of the steps that run
+    Column("error_step", Text),
+    Column("error_name", Text),
+    Column("error_message", Text),
+    UniqueConstraint("flow_id", "run_key"),
+    Index("runs_by_flow", "flow_id", "stands", "started_us", "id"),
+    Index("runs_by_standing", "stands", "started_us", "id"),
+)
+# Only waiting runs change their status by the clock alone.
+_WAITS = text(f"stands = {Standing.WAITING.value}")
+Index("runs_waiting", runs.c.last_arrival_us, runs.c.flow_id, sqlite_where=_WAITS, postgresql_where=_WAITS)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("id", _Id, primary_key=True, autoincrement=False),  # the order of arrival
+    Column("event_id", Text, nullable=False, unique=True),
+    Column("run_id", _Id, nullable=False, index=True),
+    Column("step_id", _Id, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("time_us", BigInteger, nullable=False),
+    Column("started_us", BigInteger),
+    Column("trace_id", Text),
+    Column("span_id", Text),
+    Column("service", Text),
+    Column("skip_reason", Text),
+    Column("error_name", Text),
+    Column("error_message", Text),
+    Column("error_stack", Text),
+    Column("metadata", Text),  # JSON
+)
+
+# How many attempts of a step, runs of a flow took how long (`histogram`), and how many runs of a flow stand how.
+step_durations: Final = Table(
+    "step_durations",
+    metadata,
+    Column("step_id", _Id, primary_key=True, autoincrement=False),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+)
+run_durations: Final = Table(
+    "run_durations",
+    metadata,
+    Column("flow_id", _Id, primary_key=True, autoincrement=False),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+)
+run_counts: Final = Table(
+    "run_counts",
+    metadata,
+    Column("flow_id", _Id, primary_key=True, autoincrement=False),
+    Column("stands", SmallInteger, primary_key=True, autoincrement=False),
+    Column("n", BigInteger, nullable=False),
+)
+
+Row = tuple[Any, ...]
+"""A row to be inserted, with the table's columns in their order."""
+Found = Any
+"""A row that was read, with the table's columns as attributes; SQLAlchemy types rows by position, not by name."""
+
+_MAX_PARAMETERS: Final = 999  # SQLite's limit up to 3.31
+
+
+class Bulk:
+    """Inserts rows into a table, many with one statement.
+
+    A driver lets go of the interpreter's lock once a statement. With a statement a row, a busy event loop would make the
+    writer wait for the lock as often; with many rows, the database works while the loop decodes.
+    """
+
+    def __init__(self, table: Table, *, on_conflict: str = "") -> None:
+        """``on_conflict``: what follows ``ON CONFLICT`` in the statement."""
+        columns = ", ".join(column.name for column in table.columns)
+        # Only names of tables and columns stand in the statement, never values.
+        self._head = f"INSERT INTO {table.name} ({columns}) VALUES "  # noqa: S608
+        self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
+        self._columns = len(table.columns)
+        self._most = max(1, _MAX_PARAMETERS // self._columns)
+
+    def insert(self, connection: Connection, rows: Sequence[Row]) -> int:
+        """Inserts the rows, each with the table's columns in their order, and gives how many are new or changed."""
+        changed = 0
+        start = 0
+        # Few sizes, so that the driver finds its prepared statements again.
+        for size in (self._most, 8, 1):
+            sql = self._sql(connection, size)
+            while len(rows) - start >= size:
+                values = tuple(chain.from_iterable(rows[start : start + size]))
+                changed += connection.exec_driver_sql(sql, values).rowcount
+                start += size
+        return changed
+
+    def _sql(self, connection: Connection, size: int) -> str:
+        mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
+        row = f"({', '.join([mark] * self._columns)})"
+        return self._head + ", ".join([row] * size) + self._tail
+
+
+def added(table: Table) -> str:
+    """``on_conflict`` for a table of counts: the new count is added to the one that is there."""
+    return f"({', '.join(column.name for column in table.primary_key)}) DO UPDATE SET n = {table.name}.n + excluded.n"
+
+
+def replaced(table: Table, *kept: str) -> str:
+    """``on_conflict`` that takes the new values of all columns but the primary key and ``kept``."""
+    keys = [column.name for column in table.primary_key]
+    changed = [name for column in table.columns if (name := column.name) not in (*keys, *kept)]
+    return f"({', '.join(keys)}) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in changed)}"
