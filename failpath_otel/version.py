@@ -1,7 +1,7 @@
-"""The version of this package; the one place where it stands."""
+"""The version of the package."""
 
 from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = "0.1.0"
+__version__: Final = "0.1.0"
