@@ -46,14 +46,14 @@ class Names:
     def read(cls, connection: Connection, declared: Declarations) -> Names:
         """What the database knows."""
         names = cls(declared)
-        for flow_id, slug, judged_by in connection.execute(select(*tables.flows.c)):
+        for flow_id, slug, judged_by in tables.fetch(connection, select(tables.flows)):
             names._flows[slug] = flow_id
             names._last_flow = max(names._last_flow, flow_id)
             names._slugs[flow_id] = slug
             names._stored_flows.add(flow_id)
             if judged_by != declared.fingerprint(slug):
                 names._to_judge.append(JudgedFlow(flow_id, slug))
-        for step_id, flow_id, step_key in connection.execute(select(*tables.steps.c)):
+        for step_id, flow_id, step_key in tables.fetch(connection, select(tables.steps)):
             names._steps[flow_id, step_key] = step_id
             names._last_step = max(names._last_step, step_id)
             names._keys[step_id] = step_key

@@ -96,7 +96,7 @@ class Queries:
             if found is None:
                 return None
             keys = step_keys(connection, found.flow_id)
-            stored = {row.event_id: row for row in connection.execute(_events_of(found.id))}
+            stored = {row.event_id: row for row in tables.fetch(connection, _events_of(found.id))}
             durations = duration_histograms(connection, found.flow_id)
         folded = fold(fact_of_row(row, keys) for row in stored.values())
         state = derive(
@@ -117,7 +117,7 @@ class Queries:
             if found is None:
                 return None
             keys = step_keys(connection, found.flow_id)
-            stored = list(connection.execute(_events_of(found.id)))
+            stored = list(tables.fetch(connection, _events_of(found.id)))
         stored.sort(key=lambda row: (row.time_us, row.status, row.event_id))
         return rows.EventList(events=[wire_event(row, flow, run_id, keys[row.step_id]) for row in stored])
 
@@ -165,8 +165,8 @@ class Queries:
                 contains = runs.c.run_key.contains if self._store.is_sqlite else runs.c.run_key.icontains
                 part = part.where(contains(q, autoescape=True))
             parts.append(select(part.limit(limit).subquery()))
-        query = parts[0] if len(parts) == 1 else union_all(*parts)
-        found = list(connection.execute(query))
+        query: Any = parts[0] if len(parts) == 1 else union_all(*parts)
+        found = list(tables.fetch(connection, query))
         found.sort(key=lambda row: (row.started_us, row.id), reverse=True)
         return found[:limit]
 

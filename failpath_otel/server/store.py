@@ -1,4 +1,4 @@
-"""The database: SQLite in WAL by default, PostgreSQL by URL. Opened, guarded against a second server, connections handed out."""
+"""The database: SQLite in WAL by default, PostgreSQL by URL. Opened, guarded against a second server, handed out."""
 
 from __future__ import annotations
 

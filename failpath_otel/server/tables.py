@@ -6,9 +6,9 @@ the rows of all tables together and every insert would pay for the check.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -122,6 +122,13 @@ Row = tuple[Any, ...]
 """A row to be inserted, with the table's columns in their order."""
 Found = Any
 """A row that was read, with the table's columns as attributes; SQLAlchemy types rows by position, not by name."""
+
+
+def fetch(connection: Connection, query: Any) -> Iterable[Found]:
+    """The rows that a query finds."""
+    found: Any = connection.execute(query)
+    return cast("Iterable[Found]", found)
+
 
 _MAX_PARAMETERS: Final = 999  # SQLite's limit up to 3.31
 

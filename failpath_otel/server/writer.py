@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from sqlalchemy import Connection, func, select, update
@@ -23,6 +23,8 @@ from failpath_otel.server.projection import Projection, project
 from failpath_otel.server.recent import KnownRun, RecentRuns, RunKey
 from failpath_otel.server.store import Store
 from failpath_otel.server.tally import Tally
+
+_T = TypeVar("_T")
 
 _IN: Final = 500  # values within one IN (…)
 _EVENTS: Final = tables.Bulk(tables.events, on_conflict="(event_id) DO NOTHING")
@@ -214,7 +216,7 @@ class Writer:
         declared = self._declared.keys(flow.slug)
         tally = Tally()
         last = None
-        for row in connection.execute(query):
+        for row in tables.fetch(connection, query):
             last = row.id
             ranks = _decode_ranks(row.ranks)
             before = Projection(Standing(row.stands), row.started_us, row.ended_us, ranks, {}, None)
@@ -277,7 +279,7 @@ def _read_runs(connection: Connection, names: Names, flow_id: int, run_keys: Seq
     by_id: dict[int, KnownRun] = {}
     for some in _chunks(run_keys):
         query = select(*columns).where(runs.c.flow_id == flow_id, runs.c.run_key.in_(some))
-        for row in connection.execute(query):
+        for row in tables.fetch(connection, query):
             # Only what the tally compares is needed of the old projection.
             before = Projection(Standing(row.stands), row.started_us, row.ended_us, {}, {}, None)
             found[row.run_key] = by_id[row.id] = KnownRun(row.id, flow_id, before)
@@ -296,11 +298,11 @@ def read_facts(connection: Connection, names: Names, run_ids: Sequence[int]) -> 
     columns = (events.c.run_id, events.c.event_id, events.c.step_id, events.c.status, events.c.time_us, events.c.started_us)
     summary = func.substr(events.c.error_message, 1, SUMMARY_CHARS)
     query = select(*columns, events.c.span_id, events.c.error_name, summary).where(events.c.run_id.in_(run_ids))
-    for run_id, event_id, step_id, *rest in connection.execute(query):
+    for run_id, event_id, step_id, *rest in tables.fetch(connection, query):
         yield run_id, Fact(event_id, names.step_key(step_id), *rest)
 
 
-def _chunks(values: Sequence[object]) -> Iterable[list[object]]:
+def _chunks(values: Sequence[_T]) -> Iterable[list[_T]]:
     rest = iter(values)
     while chunk := list(islice(rest, _IN)):
         yield chunk
