@@ -1,9 +1,8 @@
-"""failpath-otel: which step of a business process succeeded, failed, was skipped, is stuck or never happened, on top of OpenTelemetry."""
+"""failpath-otel: see which step of a business process succeeded, failed, was skipped, is stuck or never happened."""
 
 from __future__ import annotations
 
 from failpath_otel.client import FailpathClient
-from failpath_otel.context import current_run
 from failpath_otel.delivery import DropReason, FlushResult, Stats
 from failpath_otel.errors import (
     ConfigError,
@@ -19,9 +18,11 @@ from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
 from failpath_otel.flows import Edge, Flow, Flows, Node
 from failpath_otel.processor import FailpathSpanProcessor
-from failpath_otel.run import Run
+from failpath_otel.run import Run, current_run
 from failpath_otel.step import Step
-from failpath_otel.version import __version__
+from failpath_otel.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "ConfigError",

@@ -179,9 +179,8 @@ class Attempt:
     def _describe(self, exception: BaseException) -> StepError:
         stack = stack_of(exception)
         kind = type(exception)
-        error = StepError(
-            name=clip(kind.__name__, MAX_ID_CHARS), message=clip(as_text(exception)), stack=stack if self._recorder.capture_stack else None
-        )
+        shown = stack if self._recorder.capture_stack else None
+        error = StepError(name=clip(kind.__name__, MAX_ID_CHARS), message=clip(as_text(exception)), stack=shown)
         self._guarded(self.span.set_attribute, semconv.STEP_STATUS, "error")
         qualified = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         self._mark_failed(clip(qualified, MAX_ID_CHARS), error, stack)

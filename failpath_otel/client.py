@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from opentelemetry.trace import TracerProvider
 
-from failpath_otel import context
 from failpath_otel.attempt import Attempt, stack_of
 from failpath_otel.config import Options, resolve
 from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
@@ -29,10 +28,10 @@ from failpath_otel.flows import Flows, find_flows_file, load_flows
 from failpath_otel.notices import warn_once
 from failpath_otel.processor import Attachment, FailpathSpanProcessor
 from failpath_otel.recorder import Recorder
-from failpath_otel.run import Run
+from failpath_otel.run import Run, current_run
 from failpath_otel.step import Step, StepSource, outside_a_run
 from failpath_otel.tracing import Tracing
-from failpath_otel.version import __version__
+from failpath_otel.version import VERSION
 
 FLUSH_TIMEOUT_MILLIS = 10_000
 
@@ -82,7 +81,7 @@ class FailpathClient:
         on_error: Callable[[Exception], object] | None = None,
         on_drop: Callable[[StepEvent, DropReason], object] | None = None,
         mask: Callable[[StepEvent], StepEvent] | None = None,
-        exporter: Literal["http", "console", "jsonl", "memory", "none"] | str | EventExporter | None = None,
+        exporter: str | EventExporter | None = None,
         tracer_provider: TracerProvider | None = None,
         flows: str | os.PathLike[str] | Flows | Literal[False] | None = None,
         metadata_on_spans: bool | None = None,
@@ -95,7 +94,7 @@ class FailpathClient:
         self._attach = Attachment(processor) if options.enabled and self._sink is not None else _leave_alone
         self._recorder = Recorder(
             sink=self._sink,
-            tracing=Tracing(options.tracer_provider, self._attach, __version__),
+            tracing=Tracing(options.tracer_provider, self._attach, VERSION),
             enabled=options.enabled,
             waits=options.delivery == "await",
             raise_on_send_error=options.raise_on_send_error,
@@ -109,7 +108,7 @@ class FailpathClient:
             self._recorder.tracing.tracer()
 
     def _open_sink(self, options: Options) -> Sink | None:
-        return open_sink(options, f"failpath-otel/{__version__}")
+        return open_sink(options, f"failpath-otel/{VERSION}")
 
     # Recording
 
@@ -132,7 +131,7 @@ class FailpathClient:
         recorder = self._recorder
 
         def current() -> StepSource | None:
-            run = context.current_run()
+            run = current_run()
             if run is None:
                 if recorder.enabled:
                     outside_a_run(key)
@@ -157,7 +156,9 @@ class FailpathClient:
         """Records one status of a step that ran elsewhere: in another service, a callback, out of band. One event, one span.
 
         Args:
-            flow_key, run_id, step_key: Which step of which run. An empty run id is generated.
+            flow_key: The flow's slug.
+            run_id: The run's id; an empty one is generated.
+            step_key: The step's key within the flow.
             status: ``running``, ``success``, ``error`` or ``skipped``; an outcome may come without ``running`` before it.
             error: Why it failed; counts only with ``error``.
             metadata: Added to the client's.
@@ -170,7 +171,9 @@ class FailpathClient:
         if not recorder.enabled:
             return
         if status not in STATUSES:
-            warn_once(f"status:{status}", "record_step got status %r; nothing is recorded. It must be one of %s", status, sorted(STATUSES))
+            warn_once(
+                f"status:{status}", "record_step records nothing: status must be one of %s, got %r", sorted(STATUSES), status
+            )
             return
         run = self.run(flow_key, run_id)
         key = recorder.identifier("step key", step_key)
@@ -226,7 +229,9 @@ class FailpathClient:
     async def __aenter__(self) -> FailpathClient:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await asyncio.to_thread(self.shutdown)
 
 
@@ -255,7 +260,8 @@ def _step_error(error: object, *, capture_stack: bool) -> StepError:
         stack = clip_middle(error.stack) if error.stack else None
         return StepError(clip(error.name, MAX_ID_CHARS) or "Error", clip(error.message), stack)
     if isinstance(error, BaseException):
-        return StepError(clip(type(error).__name__, MAX_ID_CHARS), clip(as_text(error)), stack_of(error) if capture_stack else None)
+        stack = stack_of(error) if capture_stack else None
+        return StepError(clip(type(error).__name__, MAX_ID_CHARS), clip(as_text(error)), stack)
     return StepError("Error", "" if error is None else clip(as_text(error)))
 
 
@@ -265,5 +271,7 @@ def _nanoseconds(timestamp: int | datetime | None) -> int:
     if isinstance(timestamp, int) and not isinstance(timestamp, bool) and 0 < timestamp < 2**63:
         return timestamp
     if timestamp is not None:
-        warn_once("timestamp", "record_step got timestamp %r, which is neither nanoseconds nor a datetime with a time zone", timestamp)
+        warn_once(
+            "timestamp", "record_step takes nanoseconds or a datetime with a time zone, got %r; now is recorded", timestamp
+        )
     return time.time_ns()

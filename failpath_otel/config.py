@@ -102,13 +102,12 @@ def _flag(name: str, value: Any) -> bool:
 def _count(minimum: int) -> Callable[[str, Any], int]:
     def check(name: str, value: Any) -> int:
         try:
-            if isinstance(value, bool):
-                raise TypeError
             number = int(value)
-            if number != float(value):
-                raise ValueError
+            whole = number == float(value) and not isinstance(value, bool)
         except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"{name} must be a whole number, got {value!r}") from None
+            number, whole = 0, False
+        if not whole:
+            raise ConfigError(f"{name} must be a whole number, got {value!r}")
         if number < minimum:
             raise ConfigError(f"{name} must be at least {minimum}, got {number}")
         return number
@@ -175,7 +174,8 @@ def _exporter(name: str, value: Any) -> Any:
         return _one_of(EXPORTERS)(name, value)
     if callable(getattr(value, "export", None)) and callable(getattr(value, "close", None)):
         return value
-    raise ConfigError(f"{name} must be one of {', '.join(EXPORTERS)}, or an object with export() and close(), got {value!r}")
+    choices = ", ".join(EXPORTERS)
+    raise ConfigError(f"{name} must be one of {choices}, or an object with export() and close(), got {value!r}")
 
 
 def _provider(name: str, value: Any) -> Any:
@@ -186,12 +186,12 @@ def _provider(name: str, value: Any) -> Any:
 
 def _flows(name: str, value: Any) -> Any:
     if value is False or isinstance(value, str | os.PathLike) or hasattr(value, "by_slug"):
-        return value
+        return cast("Any", value)
     raise ConfigError(f"{name} must be the path of a flows.json, a Flows object, or False, got {value!r}")
 
 
 OPTIONS: Final = (
-    Option("project_key", "FAILPATH_PROJECT_KEY", None, _project_key, "The project's key; needed unless the endpoint is on loopback."),
+    Option("project_key", "FAILPATH_PROJECT_KEY", None, _project_key, "The project's key; an endpoint on loopback needs none."),
     Option("endpoint", "FAILPATH_DEV_ENDPOINT", DEFAULT_ENDPOINT, _endpoint, "Base URL that takes the events."),
     Option("enabled", "FAILPATH_ENABLED", True, _flag, "False: functions still run, no span is opened and nothing is sent."),
     Option(
@@ -216,7 +216,9 @@ OPTIONS: Final = (
         _flag,
         "Raise `DeliveryError` when sending fails: from `flush()`, or with `await` after the step's function.",
     ),
-    Option("send_timeout_millis", "FAILPATH_SEND_TIMEOUT_MILLIS", 1500, _count(0), "How long one request may take; 0: no limit."),
+    Option(
+        "send_timeout_millis", "FAILPATH_SEND_TIMEOUT_MILLIS", 1500, _count(0), "How long one request may take; 0: no limit."
+    ),
     Option(
         "max_queue_size",
         "FAILPATH_MAX_QUEUE_SIZE",
@@ -240,7 +242,7 @@ OPTIONS: Final = (
         "FAILPATH_FLOWS",
         None,
         _flows,
-        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory upward. False: none.",
+        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory up; False: none.",
     ),
     Option("metadata_on_spans", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
 )

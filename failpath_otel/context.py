@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from contextvars import Token
-from typing import TYPE_CHECKING, Any, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
-if TYPE_CHECKING:
-    from failpath_otel.run import Run
-
 _CURRENT_RUN = otel_context.create_key("failpath-current-run")
 
 
-def current_run() -> Run[Any] | None:
-    """The run of the innermost ``with run:`` of this context, or ``None``."""
-    return cast("Run[Any] | None", otel_context.get_value(_CURRENT_RUN))
+def attached_run() -> object:
+    """What was attached last in this context, or ``None``."""
+    return otel_context.get_value(_CURRENT_RUN)
 
 
-def attach_run(run: Run[Any]) -> Token[Context]:
+def attach_run(run: object) -> Token[Context]:
     """Makes ``run`` the current one."""
     return otel_context.attach(otel_context.set_value(_CURRENT_RUN, run))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -137,13 +137,14 @@ def parse_flows(content: Any, path: Path | None = None) -> Flows:
     Raises:
         ConfigError: ``content`` is no object with a list ``flows``.
     """
-    listed = content.get("flows") if isinstance(content, dict) else None
+    listed: Any = cast("dict[str, Any]", content).get("flows") if isinstance(content, dict) else None
     if not isinstance(listed, list):
-        raise ConfigError(f'flows file {path or ""} must hold an object with a list "flows", got {type(content).__name__}')
-    flows = [flow for entry in listed if isinstance(entry, dict) and (flow := _parse_flow(entry)) is not None]
+        kind = type(cast("object", content)).__name__
+        raise ConfigError(f'flows file {path or ""} must hold an object with a list "flows", got {kind}')
     by_slug: dict[str, Flow] = {}
-    for flow in flows:
-        by_slug.setdefault(flow.slug, flow)
+    for entry in _objects(cast("Any", listed)):
+        if (flow := _parse_flow(entry)) is not None:
+            by_slug.setdefault(flow.slug, flow)
     return Flows(by_slug, path)
 
 
@@ -172,7 +173,8 @@ def _parse_flow(entry: dict[str, Any]) -> Flow | None:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    items = cast("Iterable[Any]", value) if isinstance(value, list) else ()
+    return [cast("dict[str, Any]", item) for item in items if isinstance(item, dict)]
 
 
 def _text(entry: dict[str, Any], *names: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Final
 
@@ -16,10 +17,9 @@ def warn_once(kind: str, message: str, *args: object, exc_info: bool = False) ->
     if kind in _given or len(_given) >= _MAX_KINDS:
         return
     _given.add(kind)
-    try:
+    # A broken log handler is the application's; telling of it would need a log.
+    with contextlib.suppress(Exception):
         logger.warning(message, *args, exc_info=exc_info)
-    except Exception:  # noqa: S110 - a broken log handler is the application's; telling of it would need a log
-        pass
 
 
 def forget() -> None:

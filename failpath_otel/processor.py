@@ -5,6 +5,7 @@ Steps that ``run.step`` opened report themselves and are left alone here; they a
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections import OrderedDict, deque
@@ -23,12 +24,12 @@ from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.errors import EventError
 from failpath_otel.events import semconv, translate
 from failpath_otel.events.metadata import Rendered, render
-from failpath_otel.events.step import StepError, StepEvent
+from failpath_otel.events.step import STATUSES, StepError, StepEvent
 from failpath_otel.events.text import identifier
 from failpath_otel.events.translate import Identity, SpanFacts
 from failpath_otel.notices import warn_once
 from failpath_otel.tracing import service_of
-from failpath_otel.version import __version__
+from failpath_otel.version import VERSION
 
 _MAX_OPEN_SPANS: Final = 100_000
 _SpanKey = tuple[int, int]
@@ -37,10 +38,10 @@ _SpanKey = tuple[int, int]
 class FailpathSpanProcessor(SpanProcessor):
     """Turns the start of a step's span into ``running`` and its end into the outcome.
 
-    A step is a span with ``failpath.flow.slug``, ``failpath.run.id`` and ``failpath.step.key``. Set at the start, they give both
-    events, and the identity is kept from there, whatever is evicted or cut later; set later, they give the outcome alone.
+    A step is a span with ``failpath.flow.slug``, ``failpath.run.id`` and ``failpath.step.key``. Set at the start, they give
+    both events, and the identity is kept from there, whatever is evicted or cut later; set later, they give the outcome alone.
     ``failpath.step.status`` is respected; without it the span is an error only by status ERROR. Other spans pass untouched.
-    Where several processors see a span, the first that was added takes it. No method raises.
+    Where several processors see a span, the first that was added takes it. No method raises into the service.
 
     `FailpathClient` attaches one by itself. On its own it serves services that only map spans they have already::
 
@@ -71,13 +72,13 @@ class FailpathSpanProcessor(SpanProcessor):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
-        self._set_up(open_sink(options, f"failpath-otel/{__version__}"), options, owns_sink=True)
+        self._set_up(open_sink(options, f"failpath-otel/{VERSION}"), options, owns_sink=True)
 
     @classmethod
     def for_sink(cls, sink: Sink | None, options: Options) -> FailpathSpanProcessor:
         """A processor that puts its events where a client puts its own; the client keeps the sink's life in its hands."""
         processor = cls.__new__(cls)
-        processor._set_up(sink, options, owns_sink=False)
+        processor._set_up(sink, options, owns_sink=False)  # noqa: SLF001 - its own class
         return processor
 
     def _set_up(self, sink: Sink | None, options: Options, *, owns_sink: bool) -> None:
@@ -94,12 +95,13 @@ class FailpathSpanProcessor(SpanProcessor):
         """Where the events go."""
         return self._sink
 
-    # These two run for every span of the service; what they cost is in docs/performance.md.
+    # These two run for every span of the service; what they cost is in docs/performance.md. Where an SDK keeps attributes in
+    # another place than `_raw_attributes` looks, its AttributeError leads to the slow path, which uses the public way.
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Records ``running`` where the span is a step from its start."""
         try:
-            if semconv.FLOW_SLUG in span._attributes._dict:  # type: ignore[attr-defined]  # noqa: SLF001 - see _attributes_of
+            if semconv.FLOW_SLUG in _raw_attributes(span):
                 self._started(span)
         except Exception:
             self._slow_path(self._started, span)
@@ -107,7 +109,7 @@ class FailpathSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Records the outcome where the span is a step."""
         try:
-            if self._open or semconv.FLOW_SLUG in span._attributes._dict:  # type: ignore[union-attr]  # noqa: SLF001
+            if self._open or semconv.FLOW_SLUG in _raw_attributes(span):
                 self._ended(span)
         except Exception:
             self._slow_path(self._ended, span)
@@ -246,8 +248,10 @@ class Attachment:
         self._providers: WeakSet[Any] = WeakSet()
 
     def __call__(self, provider: Any) -> None:
-        """Attaches to ``provider`` where it takes processors, by duck type: logfire's provider is no SDK provider, and ddtrace's
-        takes none."""
+        """Attaches to ``provider`` where it takes processors.
+
+        By duck type: logfire's provider is no SDK provider, and ddtrace's takes no processors.
+        """
         add = getattr(provider, "add_span_processor", None)
         if add is None or provider in self._providers:
             return
@@ -255,9 +259,12 @@ class Attachment:
         add(self._processor)
 
 
+# span.attributes builds a view at each access, and a look-up of a missing key in it raises and catches in Python code: together
+# more than all the rest of what a foreign span costs. The dict below it is private to the SDK.
+_raw_attributes: Callable[[Any], Any] = operator.attrgetter("_attributes._dict")
+
+
 def _attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
-    # span.attributes builds a view at each access, and a look-up of a missing key in it raises and catches in Python code.
-    # The dict below it is private; where an SDK has it no more, on_start and on_end come here through their except.
     return span.attributes or {}
 
 
@@ -276,7 +283,9 @@ def _identity(attributes: Mapping[str, Any]) -> Identity | None:
     values = [attributes.get(name) for name in (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)]
     if None in values:
         if translate.mentions_step(attributes):
-            warn_once("incomplete", "a span has only some of failpath.flow.slug, failpath.run.id, failpath.step.key and so is no step")
+            warn_once(
+                "incomplete", "a span lacks some of failpath.flow.slug, failpath.run.id, failpath.step.key: it is no step"
+            )
         return None
     flow_key, run_id, step_key = (identifier(value) for value in values)
     if not (flow_key and run_id and step_key):
@@ -292,7 +301,7 @@ def _as_attributes(metadata: Rendered) -> dict[str, Any]:
 def _with_known_status(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     """Without a status that is none of the four: within the service the span's own outcome is better than none."""
     status = attributes.get(semconv.STEP_STATUS)
-    if status is None or (isinstance(status, str) and status in translate.STATUSES):
+    if status is None or (isinstance(status, str) and status in STATUSES):
         return attributes
     warn_once("status", "a span has %s %r, which is no status", semconv.STEP_STATUS, status)
     return {name: value for name, value in attributes.items() if name != semconv.STEP_STATUS}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def failpath_client() -> Iterator[RecordingClient]:
     """A `RecordingClient`, shut down after the test."""
     # Imported here: a plugin is loaded in every test session of whoever has the package installed.
-    from failpath_otel.testing import RecordingClient  # noqa: PLC0415
+    from failpath_otel.testing import RecordingClient
 
     with RecordingClient() as client:
         yield client

@@ -87,7 +87,7 @@ class Recorder:
             warn_once(f"empty:{kind}", "an empty %s was given; 'unnamed' is recorded instead", kind)
             return "unnamed"
         if len(text) == MAX_ID_CHARS and text != value:
-            warn_once(f"long:{kind}", "a %s of more than %d characters was cut and ends in a hash: %s", kind, MAX_ID_CHARS, text)
+            warn_once(f"long:{kind}", "a %s over %d characters was cut and ends in a hash: %s", kind, MAX_ID_CHARS, text)
         return text
 
     def check_key(self, flow_key: str, step_key: str | None = None) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Token
 from types import MappingProxyType, TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from opentelemetry.context import Context
 
@@ -69,7 +69,7 @@ class Run(Generic[K]):
     def step(self, step_key: K, fn: None = None, *, metadata: Mapping[str, Any] | None = None) -> Step: ...
 
     @overload
-    def step(  # type: ignore[overload-overlap]  # an awaitable is a value too; the first that fits is meant
+    def step(
         self, step_key: K, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
     ) -> Awaitable[T]: ...
 
@@ -129,8 +129,15 @@ class Run(Generic[K]):
     async def __aenter__(self) -> Run[K]:
         return self.__enter__()
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.__exit__(kind, error, trace)
 
     def _itself(self) -> Run[K]:
         return self
+
+
+def current_run() -> Run[Any] | None:
+    """The run of the innermost ``with run:`` of this context, or ``None``."""
+    return cast("Run[Any] | None", context.attached_run())

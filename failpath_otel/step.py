@@ -24,10 +24,14 @@ class StepSource(Protocol):
     """What a step needs of its run."""
 
     @property
-    def recorder(self) -> Recorder: ...
+    def recorder(self) -> Recorder:
+        """What the steps of one client share."""
+        ...
 
     @property
-    def facts(self) -> RunFacts: ...
+    def facts(self) -> RunFacts:
+        """What every step of the run needs."""
+        ...
 
 
 class Step:
@@ -67,7 +71,7 @@ class Step:
             self._open[-1].set_metadata(values)
             return
         if self._ended:
-            warn_once("late-metadata", "set_metadata on step %r came after its end; it counts for a next attempt", self._step_key)
+            warn_once("late-metadata", "set_metadata on step %r came after its end: kept for a next attempt", self._step_key)
         self._metadata.update(values)
 
     def __enter__(self) -> Step:
@@ -87,7 +91,9 @@ class Step:
         self._open.append(execution)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._open:
             self._ended = True
             await self._open.pop().finish_async(error)
@@ -217,7 +223,7 @@ def call(execution: Execution, fn: Callable[[], Any]) -> Any:
     except BaseException as error:
         execution.finish(error)
         raise
-    if hasattr(type(result), "__await__"):
+    if hasattr(cast("object", result).__class__, "__await__"):
         execution.suspend()
         return _awaited(execution, result)
     execution.finish(None)
@@ -237,22 +243,25 @@ async def _awaited(execution: Execution, result: Awaitable[R]) -> R:
 
 def decorate(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
     """``fn`` as a function of the same kind, each call of which is a step."""
-    wrapper: Any
     if inspect.isasyncgenfunction(fn):
-        wrapper = _async_generator_wrapper(fn, begin)
+        wrap = _async_generator_wrapper
     elif inspect.iscoroutinefunction(fn):
-        wrapper = _coroutine_wrapper(fn, begin)
+        wrap = _coroutine_wrapper
     elif inspect.isgeneratorfunction(fn):
-        wrapper = _generator_wrapper(fn, begin)
+        wrap = _generator_wrapper
     else:
+        wrap = _function_wrapper
+    return cast("Callable[P, R]", functools.wraps(fn)(wrap(fn, begin)))
 
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            execution = begin()
-            if execution is _NOTHING:
-                return fn(*args, **kwargs)
-            return call(execution, lambda: fn(*args, **kwargs))
 
-    return cast(Callable[P, R], functools.wraps(fn)(wrapper))
+def _function_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        execution = begin()
+        if execution is _NOTHING:
+            return fn(*args, **kwargs)
+        return call(execution, lambda: fn(*args, **kwargs))
+
+    return wrapper
 
 
 def _coroutine_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:

@@ -4,7 +4,7 @@
 
     def test_a_declined_card_skips_the_receipt(failpath_client):  # a fixture of the pytest plugin
         checkout(failpath_client, card="declined")
-        failpath_client.assert_story("checkout", "validate-cart:success charge-card:error(CardDeclined) send-receipt-email:skipped")
+        failpath_client.assert_story("checkout", "validate-cart:success charge-card:error(CardDeclined) ship:skipped")
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class RecordingClient(FailpathClient):
             metadata_on_spans=metadata_on_spans,
         )
 
+    def __enter__(self) -> RecordingClient:
+        return self
+
     def _open_sink(self, options: Options) -> Sink:
         return DirectSink(self._receive, options.mask)
 
@@ -97,7 +100,8 @@ class RecordingClient(FailpathClient):
         """
         told = self.story(flow_key, run_id)
         if told != expected:
-            raise AssertionError(f"the run of {flow_key!r} went differently\n  expected: {expected}\n  recorded: {told or '(nothing)'}")
+            recorded = told or "(nothing)"
+            raise AssertionError(f"the run of {flow_key!r} went differently\n  expected: {expected}\n  recorded: {recorded}")
 
 
 def _outcome(event: StepEvent) -> str:

@@ -1,7 +1,7 @@
-"""The version of the package."""
+"""The version of this package; the one place where it stands."""
 
 from __future__ import annotations
 
 from typing import Final
 
-__version__: Final = "0.1.0"
+VERSION: Final = "0.1.0"

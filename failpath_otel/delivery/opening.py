@@ -17,8 +17,8 @@ def open_sink(options: Options, user_agent: str) -> Sink | None:
     if keyless:
         warn_once(
             "no-project-key",
-            "no project key: nothing is sent to %s. Set FAILPATH_PROJECT_KEY, or FAILPATH_DEV_ENDPOINT to a server on this machine, "
-            "or FAILPATH_ENABLED=false",
+            "no project key: nothing is sent to %s. Set FAILPATH_PROJECT_KEY, or FAILPATH_DEV_ENDPOINT to a server on this "
+            "machine, or FAILPATH_ENABLED=false",
             options.endpoint,
         )
     return Delivery(

@@ -31,7 +31,7 @@ class Outbox:
     def __init__(self, capacity: int, on_drop: OnDrop | None, refuse: DropReason | None = None) -> None:
         self.inbox: deque[StepEvent] = deque()
         self.queued = 0
-        self.refuse = refuse
+        self.refuse: DropReason | None = refuse
         self._on_drop = on_drop
         self._queue = EventQueue(capacity)
         self._lock = threading.RLock()
@@ -130,12 +130,13 @@ class Outbox:
             return Stats(self._sent, len(self._queue), dropped, retries, mask_failures)
 
     def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
+        dropped: Dropped | None
         if self.refuse is None:
             dropped = self._queue.add(event)
             self.queued = len(self._queue)
         else:
             self._queue.pass_over()
-            dropped = (event, self.refuse)
+            dropped = event, self.refuse
         if dropped is not None:
             self._dropped[dropped[1]] += 1
             drops.append(dropped)

@@ -38,12 +38,12 @@ def forget(delivery: Watched) -> None:
     _watched.pop(delivery, None)
 
 
-def finish_in_child(delivery: Watched) -> None:
-    """Shuts ``delivery`` down at the end of a `multiprocessing` child, which leaves through ``os._exit`` without atexit."""
+def finish_in_child() -> None:
+    """Shuts deliveries down at the end of a `multiprocessing` child, which leaves through ``os._exit`` without atexit."""
     multiprocessing: Any = sys.modules.get("multiprocessing.process")
     if multiprocessing is None or multiprocessing.parent_process() is None or os.getpid() in _finalized:
         return
-    from multiprocessing import util  # noqa: PLC0415 - only where it is loaded anyway
+    from multiprocessing import util
 
     _finalized.add(os.getpid())
     util.Finalize(None, shutdown_all, exitpriority=0)

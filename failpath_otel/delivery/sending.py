@@ -79,11 +79,13 @@ class Sender:
         for number, event in batch:
             if number > self._masked_through:
                 # Once for each event, however often it is tried: a mask may count, or draw random tokens.
-                event, worked = masked(event, mask)
+                safe, worked = masked(event, mask)
                 self.mask_failures += not worked
-                self._outbox.replace(number, event)
+                self._outbox.replace(number, safe)
                 self._masked_through = number
-            out.append((number, event))
+                out.append((number, safe))
+            else:
+                out.append((number, event))
         return out
 
     def _failed(self, batch: list[tuple[int, StepEvent]], error: Exception) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.exporters.protocol import EventExporter
 from failpath_otel.notices import warn_once
 
+# The key has no public name, and instrumentations import it from here.
+_SUPPRESS_INSTRUMENTATION_KEY: Final[str] = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 _NEVER: Final = 1 << 62
 _AFTER_A_FAULT_SECONDS: Final = 1.0
 
@@ -208,7 +211,7 @@ class Delivery:
             except RuntimeError:
                 return False
             self._worker = worker
-        process.finish_in_child(self)
+        process.finish_in_child()
         return True
 
     def _nudge(self, through: int) -> None:
@@ -256,10 +259,8 @@ class Delivery:
         self._wake_at = wake_at
         # Looked at after wake_at is set, and set by others before they look at it: one of the two sees the other.
         if len(self._inbox) < wake_at and not self._closed and self._nudges == nudges:
-            try:
+            with contextlib.suppress(Empty):
                 self._signal.get(timeout=seconds)
-            except Empty:
-                pass
         self._wake_at = _NEVER
 
     def _back_off(self, seconds: float) -> None:
@@ -291,5 +292,5 @@ def _deadline(timeout_millis: float) -> float:
 
 def _suppress_instrumentation() -> Token[otel_context.Context]:
     """Keeps our own requests out of the user's traces: both the key of today and the one that older instrumentations read."""
-    context = otel_context.set_value(otel_context._SUPPRESS_INSTRUMENTATION_KEY, True)  # noqa: SLF001 - there is no public name
+    context = otel_context.set_value(_SUPPRESS_INSTRUMENTATION_KEY, True)
     return otel_context.attach(otel_context.set_value("suppress_instrumentation", True, context))

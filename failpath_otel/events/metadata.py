@@ -7,9 +7,9 @@ import datetime
 import enum
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -66,9 +66,10 @@ def _as_attribute(value: Any) -> AttributeValue:
     if isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, list) and value:
-        kind = type(value[0])
-        if kind in (str, bool, int, float) and all(type(item) is kind for item in value):
-            return value
+        items = cast("Sequence[object]", value)
+        kind = type(items[0])
+        if kind in {str, bool, int, float} and all(type(item) is kind for item in items):
+            return cast("AttributeValue", value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -79,17 +80,16 @@ def _is_plain(metadata: Mapping[Any, Any], budget: int) -> bool:
     for key, value in metadata.items():
         if type(key) is not str or not key.isascii() or len(key) > _PLAIN_CHARS:
             return False
-        kind = type(value)
-        if kind is str:
+        if type(value) is str:
             if len(value) > _PLAIN_CHARS or not value.isascii():
                 return False
-        elif kind is int:
+        elif type(value) is int:
             if not _INT_MIN <= value <= _INT_MAX:
                 return False
-        elif kind is float:
+        elif type(value) is float:
             if not math.isfinite(value):
                 return False
-        elif kind is not bool and value is not None:
+        elif value is not None and value is not True and value is not False:
             return False
     return True
 
@@ -150,8 +150,8 @@ class _Renderer:
             return number if _INT_MIN <= number <= _INT_MAX else self._text(hex(number))
         if isinstance(value, float):
             self._left -= 24
-            number = float(value)
-            return number if math.isfinite(number) else str(number)
+            real = float(value)
+            return real if math.isfinite(real) else str(real)
         return self._object(value, depth)
 
     def _object(self, value: Any, depth: int) -> Any:
@@ -168,9 +168,7 @@ class _Renderer:
             return self._text(bytes(value[:MAX_TEXT_BYTES]).decode("utf-8", "backslashreplace"))
         if isinstance(value, BaseException):
             return self._text(f"{type(value).__name__}: {as_text(value)}")
-        if type(value).__str__ is object.__str__:
-            return self._text(repr(value))
-        return self._text(str(value))
+        return self._text(str(value))  # which is repr() where the type has no __str__ of its own
 
     def _nested(self, value: Any, depth: int, render_with: Callable[[Any, int], Any]) -> Any:
         if id(value) in self._inside:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 
@@ -151,9 +151,9 @@ def _scrubbed(value: Any) -> Any:
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, dict):
-        return {scrub(key): _scrubbed(item) for key, item in value.items()}
+        return {scrub(key): _scrubbed(item) for key, item in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_scrubbed(item) for item in value]
+        return [_scrubbed(item) for item in cast("Sequence[Any]", value)]
     return value
 
 
