@@ -227,4 +227,5 @@ def _events_of(run_row_id: int) -> Any:
 
 def _slugs(connection: Connection, flow_ids: set[int]) -> dict[int, str]:
     flows = tables.flows
-    return dict(connection.execute(select(flows.c.id, flows.c.slug).where(flows.c.id.in_(flow_ids))).tuples().all())
+    query = select(flows.c.id, flows.c.slug).where(flows.c.id.in_(flow_ids))
+    return {row.id: row.slug for row in connection.execute(query)}
