@@ -20,15 +20,16 @@ def attach_run(run: object) -> Token[Context]:
     return otel_context.attach(otel_context.set_value(_CURRENT_RUN, run))
 
 
-def detach(token: Token[Context]) -> None:
-    """Ends an ``attach``.
+def detach(token: Token[Context]) -> bool:
+    """Ends an ``attach``; False where ``token`` belongs to another context.
 
     Where a block is left in another context than it was entered in (an asynchronous generator that another task closes),
     there is nothing to restore, and OpenTelemetry's own ``detach`` would log an error with a traceback.
     """
     try:
         token.var.reset(token)
-    except ValueError:
-        pass
+    except (ValueError, RuntimeError):  # another context's token, or one that was used already
+        return False
     except AttributeError:  # a runtime context of another kind, whose tokens are its own
         otel_context.detach(token)
+    return True

@@ -119,13 +119,12 @@ class FailpathSpanProcessor(SpanProcessor):
         return self._sink is None or bool(self._sink.flush(timeout_millis))
 
     def shutdown(self) -> None:
-        """Sends what is left, within 3 seconds. A client's sink stays open: the client may outlive this provider."""
-        if self._sink is None:
-            return
-        if self._owns_sink:
+        """Sends what is left, within 3 seconds, where the processor stands on its own.
+
+        A client's processor leaves that to the client, which may outlive this provider and has its own deadline at exit.
+        """
+        if self._sink is not None and self._owns_sink:
             self._sink.shutdown(EXIT_TIMEOUT_MILLIS)
-        elif not self._sink.closed:
-            self._sink.flush(EXIT_TIMEOUT_MILLIS)
 
     def _slow_path(self, handle: Callable[[Any], None], span: Any) -> None:
         try:

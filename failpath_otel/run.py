@@ -36,6 +36,8 @@ class Run(Generic[K]):
         known = "" if run_id is None or run_id == "" else recorder.identifier("run id", run_id)
         self._facts = RunFacts(recorder, flow, known or new_run_id(), recorder.metadata(metadata) if recorder.enabled else {})
         recorder.check_key(flow)
+        if recorder.enabled:
+            recorder.tracing.tracer()  # a provider that came late is attached before the first foreign span of this run
 
     def __repr__(self) -> str:
         return f"Run(flow_key={self.flow_key!r}, run_id={self.run_id!r})"
@@ -123,8 +125,11 @@ class Run(Generic[K]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._tokens:
-            context.detach(self._tokens.pop())
+        # Threads and tasks may have entered the same run: each ends its own entry.
+        for token in reversed(self._tokens):
+            if context.detach(token):
+                self._tokens.remove(token)
+                return
 
     async def __aenter__(self) -> Run[K]:
         return self.__enter__()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
@@ -49,7 +51,8 @@ class Step:
         self._step_key = step_key
         # Kept as it was given until the step begins in a run that says how to render it.
         self._metadata: dict[str, Any] = dict(metadata) if metadata else {}
-        self._open: list[Execution] = []
+        # One Step may be entered by several threads and tasks, each of which leaves its own block.
+        self._open: list[tuple[object, Execution]] = []
         self._ended = False
 
     def __repr__(self) -> str:
@@ -63,12 +66,14 @@ class Step:
     @property
     def span(self) -> Span:
         """The OpenTelemetry span of the running step; an invalid, inert one before it begins and where nothing is recorded."""
-        return self._open[-1].span if self._open else INVALID_SPAN
+        execution = self._innermost()
+        return INVALID_SPAN if execution is None else execution.span
 
     def set_metadata(self, **values: Any) -> None:
         """Adds metadata to the outcome and, unless ``metadata_on_spans`` is off, to the span. Values are taken now."""
-        if self._open:
-            self._open[-1].set_metadata(values)
+        execution = self._innermost()
+        if execution is not None:
+            execution.set_metadata(values)
             return
         if self._ended:
             warn_once("late-metadata", "set_metadata on step %r came after its end: kept for a next attempt", self._step_key)
@@ -77,30 +82,40 @@ class Step:
     def __enter__(self) -> Step:
         execution = self._begin()
         execution.start()
-        self._open.append(execution)
+        self._open.append((_whose(), execution))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._open:
-            self._ended = True
-            self._open.pop().finish(error)
+        execution = self._innermost(leave=True)
+        if execution is not None:
+            execution.finish(error)
 
     async def __aenter__(self) -> Step:
         execution = self._begin()
         await execution.start_async()
-        self._open.append(execution)
+        self._open.append((_whose(), execution))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._open:
-            self._ended = True
-            await self._open.pop().finish_async(error)
+        execution = self._innermost(leave=True)
+        if execution is not None:
+            await execution.finish_async(error)
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorates ``fn``: each call is a step. Sync, async, generator and asynchronous generator functions."""
         return decorate(fn, self._begin)
+
+    def _innermost(self, *, leave: bool = False) -> Execution | None:
+        if not self._open:
+            return None
+        whose = _whose() if len(self._open) > 1 else None
+        found = next((entry for entry in reversed(self._open) if entry[0] == whose), self._open[-1])
+        if leave:
+            self._open.remove(found)
+            self._ended = True
+        return found[1]
 
     def _begin(self) -> Execution:
         source = self._find_source()
@@ -108,6 +123,12 @@ class Step:
             return _NOTHING
         recorder = source.recorder
         return Execution(recorder, source.facts, self._step_key, recorder.metadata(self._metadata))
+
+
+def _whose() -> object:
+    """Whose block this is: the thread's, or the asyncio task's."""
+    # Outside of an event loop current_task() raises, which costs more than to ask first.
+    return threading.get_ident() if asyncio._get_running_loop() is None else asyncio.current_task()  # noqa: SLF001
 
 
 class Execution:
