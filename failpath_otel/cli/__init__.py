@@ -1,0 +1,20 @@
+"""The command line: arguments and printing only. Imports without the extra that it needs, to say so."""
+
+from __future__ import annotations
+
+import sys
+
+INSTALL_HINT = "pip install 'failpath-otel[{extra}]'"
+
+
+def main() -> None:
+    """The command ``failpath-otel``."""
+    try:
+        from failpath_otel.cli.group import cli
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "failpath_otel":
+            raise
+        hint = INSTALL_HINT.format(extra="server")
+        print(f"Error: failpath-otel needs {error.name}, which is not installed: {hint}", file=sys.stderr)
+        sys.exit(2)
+    cli(prog_name="failpath-otel")

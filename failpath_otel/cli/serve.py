@@ -1,0 +1,112 @@
+"""``failpath-otel serve``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from failpath_otel.flows import Flows, find_flows_file, load_flows
+from failpath_otel.server.serve import serve as run_server
+from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_STUCK_AFTER_SECONDS, Settings, default_db
+
+
+@click.command()
+@click.option(
+    "--host", envvar="FAILPATH_HOST", default=DEFAULT_HOST, show_default=True, show_envvar=True, help="Address to listen on."
+)
+@click.option(
+    "--port",
+    envvar="FAILPATH_PORT",
+    type=int,
+    default=DEFAULT_PORT,
+    show_default=True,
+    show_envvar=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--db",
+    envvar="FAILPATH_DB",
+    show_envvar=True,
+    metavar="PATH|URL",
+    help="Where runs are kept: a file, or postgresql://… [default: failpath.db in the nearest .failpath folder, "
+    "else in the user's data folder]",
+)
+@click.option(
+    "--flows",
+    "flows_file",
+    envvar="FAILPATH_FLOWS",
+    show_envvar=True,
+    type=click.Path(path_type=Path),
+    help="The flows.json that declares the flows. [default: the nearest .failpath/flows.json, upward from here]",
+)
+@click.option(
+    "--stuck-after",
+    envvar="FAILPATH_STUCK_AFTER",
+    type=float,
+    default=DEFAULT_STUCK_AFTER_SECONDS,
+    show_default=True,
+    show_envvar=True,
+    metavar="SECONDS",
+    help="After which a running step counts as stuck, as long as fewer than 20 runs show how long it takes.",
+)
+@click.option("--token", envvar="FAILPATH_TOKEN", show_envvar=True, help="What readers must show. Demanded off loopback.")
+@click.option(
+    "--ingest-key", envvar="FAILPATH_INGEST_KEY", show_envvar=True, help="What senders must show. Demanded off loopback."
+)
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    envvar="FAILPATH_ALLOWED_HOSTS",
+    show_envvar=True,
+    multiple=True,
+    metavar="NAME",
+    help="A name beside localhost under which the server is called; may be given several times, or as a list with commas.",
+)
+def serve(
+    host: str,
+    port: int,
+    db: str | None,
+    flows_file: Path | None,
+    stuck_after: float,
+    token: str | None,
+    ingest_key: str | None,
+    allowed_hosts: tuple[str, ...],
+) -> None:
+    """Take step events and OTLP, store them, and show the runs.
+
+    Listens on loopback unless told otherwise. SIGTERM and Ctrl-C end it within two seconds; what was acknowledged is stored.
+    """
+    here = Path.cwd()
+    path = flows_file or find_flows_file(here)
+    settings = Settings(
+        db=db or str(default_db(here)),
+        flows=load_flows(path) if path is not None else Flows(),
+        host=host,
+        port=port,
+        stuck_after_seconds=stuck_after,
+        token=token or None,
+        ingest_key=ingest_key or None,
+        allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),
+    )
+    run_server(settings, lambda url: _announce(url, settings))
+
+
+def _announce(url: str, settings: Settings) -> None:
+    # The first line is what scripts wait for and read.
+    click.echo(f"failpath-otel is listening on {url}")
+    click.echo(f"runs are kept in {_without_password(settings.db)}")
+    declared = (
+        f"{len(settings.flows)} flows declared in {settings.flows.path}" if settings.flows.path else "no flows.json found"
+    )
+    click.echo(declared)
+    if settings.token is not None:
+        click.echo(f"open {url}/?token=<token> in a browser, with the token that readers must show")
+
+
+def _without_password(db: str) -> str:
+    scheme, found, rest = db.partition("://")
+    if not found or "@" not in rest:
+        return db
+    login, _, place = rest.rpartition("@")
+    return f"{scheme}://{login.partition(':')[0]}@{place}"

@@ -1,0 +1,144 @@
+"""The three ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``. Answered after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from failpath_otel.errors import EventError
+from failpath_otel.events.step import StepEvent
+from failpath_otel.events.text import MAX_ID_CHARS, clip
+from failpath_otel.events.wire import decode_event, split_events
+from failpath_otel.server.body import Disconnected, inflate, is_gzip, read_wire
+from failpath_otel.server.ingest import Ingest, Overloaded, Receipt, StoreUnavailable
+from failpath_otel.server.lifetime import Lifetime
+from failpath_otel.server.otlp import MEDIA_TYPES, Decoded, Signal
+from failpath_otel.server.problem import JSON, Problem, media_type
+from failpath_otel.server.receipts import Receipts, Rejected
+from failpath_otel.server.tolerant_json import repaired
+
+IN_LOOP_BYTES: Final = 16 * 1024
+"""Bodies up to this size are decoded where they are read; a thread would cost more than it spares."""
+
+_T = TypeVar("_T")
+
+
+class _AnyId(msgspec.Struct, rename="camel"):
+    event_id: Any = None
+
+
+class Intake:
+    """Reads a request's body within bounds, decodes it, and hands its events on."""
+
+    def __init__(self, ingest: Ingest, lifetime: Lifetime, pool: Executor) -> None:
+        self._ingest = ingest
+        self._lifetime = lifetime
+        self._pool = pool
+
+    async def events(self, scope: Scope, receive: Receive) -> Response:
+        """``POST /v1/events``."""
+        if media_type(scope) != JSON:
+            raise _unsupported(media_type(scope), JSON)
+        events, rejected = await self._decoded(scope, receive, read_events)
+        receipt = await self._submit(events)
+        self._ingest.count("rejected", len(rejected))
+        rejected += (Rejected(event_id, reason) for event_id, reason in receipt.rejected.items())
+        answer = Receipts(receipt.accepted, receipt.duplicates, rejected)
+        return Response(msgspec.json.encode(answer), 202, media_type=JSON)
+
+    async def otlp(self, signal: Signal, scope: Scope, receive: Receive) -> Response:
+        """``POST /v1/traces`` or ``/v1/logs``, answered in the request's encoding."""
+        kind = media_type(scope)
+        if kind not in MEDIA_TYPES:
+            raise _unsupported(kind, " or ".join(sorted(MEDIA_TYPES)))
+        decoded: Decoded = await self._decoded(scope, receive, lambda body: signal.decode(body, kind))
+        receipt = await self._submit(decoded.events)
+        self._ingest.count("rejected", len(decoded.rejected))
+        self._ingest.count("unmapped", decoded.unmapped)
+        self._ingest.count("incomplete", decoded.incomplete)
+        return Response(signal.answer([*decoded.rejected, *receipt.rejected.values()], kind), 200, media_type=kind)
+
+    async def _decoded(self, scope: Scope, receive: Receive, decode: Callable[[bytes], _T]) -> _T:
+        compressed = is_gzip(scope)
+        raw = await self._lifetime.until_closing(read_wire(scope, receive))
+        work = partial(_inflated_and_decoded, raw, compressed, decode)
+        try:
+            if len(raw) <= IN_LOOP_BYTES and not compressed:
+                return work()
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except EventError as error:
+            raise Problem(400, clip(str(error), 2048)) from error
+
+    async def _submit(self, events: list[StepEvent]) -> Receipt:
+        if not events:
+            return Receipt(0, 0)
+        try:
+            return await self._ingest.submit(events)
+        except Overloaded as error:
+            raise Problem.busy("More events wait than can be stored now. Send these again later.", error.retry_after) from error
+        except StoreUnavailable as error:
+            raise Problem.busy("The store cannot be written now. Send these again later.", error.retry_after) from error
+
+
+class Endpoint:
+    """One way in as an ASGI application, so that a sender that goes away needs no answer."""
+
+    def __init__(self, handle: Callable[[Scope, Receive], Any]) -> None:
+        self._handle = handle
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        try:
+            response: Response = await self._handle(scope, receive)
+        except Disconnected:
+            return
+        await response(scope, receive, send)
+
+
+def read_events(body: bytes) -> tuple[list[StepEvent], list[Rejected]]:
+    """The events of a body of ``/v1/events``, and those that were refused.
+
+    Raises:
+        EventError: The body is no JSON object with a list of events.
+    """
+    try:
+        raws = split_events(body)
+    except EventError:
+        try:
+            raws = split_events(repaired(body))
+        except ValueError as error:
+            raise EventError(f'The body must be a JSON object with a list "events": {clip(str(error), 512)}.') from error
+    events: list[StepEvent] = []
+    rejected: list[Rejected] = []
+    for raw in raws:
+        try:
+            events.append(decode_event(raw))
+        except EventError as error:  # noqa: PERF203 - each event stands or falls alone
+            rejected.append(Rejected(_event_id(raw), clip(str(error), 1024)))
+        except Exception as error:
+            # No event, however strange, may cost its neighbours.
+            rejected.append(Rejected(_event_id(raw), f"the event cannot be read: {type(error).__name__}"))
+    return events, rejected
+
+
+def _event_id(raw: bytes | msgspec.Raw) -> str:
+    try:
+        found = msgspec.json.decode(raw, type=_AnyId).event_id
+    except (ValueError, RecursionError):
+        return ""
+    return found[:MAX_ID_CHARS] if isinstance(found, str) else ""
+
+
+def _inflated_and_decoded(raw: bytes, compressed: bool, decode: Callable[[bytes], _T]) -> _T:
+    return decode(inflate(raw) if compressed else raw)
+
+
+def _unsupported(kind: str, wanted: str) -> Problem:
+    return Problem(415, f"Content-Type {kind[:128]!r} is not supported here; send {wanted}.")

@@ -1,0 +1,130 @@
+"""OTLP/HTTP: bodies of ``/v1/traces`` and ``/v1/logs`` → step events, and the answers to their senders.
+
+Whatever the sender got wrong costs the item that is wrong and no other: it is counted in ``partial_success`` with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from failpath_otel.errors import EventError
+from failpath_otel.events.step import StepEvent
+from failpath_otel.events.text import clip
+from failpath_otel.server import otlp_json, otlp_protobuf
+from failpath_otel.server.otlp_item import Passed, Reading
+from failpath_otel.server.problem import JSON, PROTOBUF
+
+MAX_ERROR_MESSAGE_BYTES: Final = 4096
+"""Senders read at most 64 KiB of an answer."""
+
+_Reader = Callable[[bytes, str | None], Reading]
+_Groups = Iterable[tuple[str | None, Iterable[bytes | EventError]]]
+
+
+@dataclass
+class Decoded:
+    """What a body held: events, the reasons of what was refused, and counts of what is in order but gives no event."""
+
+    events: list[StepEvent] = field(default_factory=list[StepEvent])
+    rejected: list[str] = field(default_factory=list[str])
+    unmapped: int = 0
+    incomplete: int = 0
+
+
+def decode_traces(body: bytes, media_type: str) -> Decoded:
+    """The step events in a body of ``/v1/traces``, JSON or protobuf by its media type.
+
+    Raises:
+        EventError: The body is no OTLP request.
+    """
+    if media_type == JSON:
+        return _read(otlp_json.span_groups(body), otlp_json.read_span)
+    return _read(otlp_protobuf.groups(body), otlp_protobuf.read_span)
+
+
+def decode_logs(body: bytes, media_type: str) -> Decoded:
+    """The step events in a body of ``/v1/logs``, by the same rules."""
+    if media_type == JSON:
+        return _read(otlp_json.log_groups(body), otlp_json.read_log)
+    return _read(otlp_protobuf.groups(body), otlp_protobuf.read_log)
+
+
+def trace_answer(rejected: list[str], media_type: str) -> bytes:
+    """The body of the 200 to ``/v1/traces``; ``partial_success`` is unset where nothing was refused."""
+    if media_type == JSON:
+        return _json_answer("rejectedSpans", rejected)
+    answer = ExportTraceServiceResponse()
+    if rejected:
+        answer.partial_success.rejected_spans = len(rejected)
+        answer.partial_success.error_message = _summary(rejected)
+    return answer.SerializeToString()
+
+
+def log_answer(rejected: list[str], media_type: str) -> bytes:
+    """The body of the 200 to ``/v1/logs``."""
+    if media_type == JSON:
+        return _json_answer("rejectedLogRecords", rejected)
+    answer = ExportLogsServiceResponse()
+    if rejected:
+        answer.partial_success.rejected_log_records = len(rejected)
+        answer.partial_success.error_message = _summary(rejected)
+    return answer.SerializeToString()
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One of the two kinds of data: how its bodies are read and answered."""
+
+    decode: Callable[[bytes, str], Decoded]
+    answer: Callable[[list[str], str], bytes]
+
+
+TRACES: Final = Signal(decode_traces, trace_answer)
+LOGS: Final = Signal(decode_logs, log_answer)
+MEDIA_TYPES: Final = frozenset({JSON, PROTOBUF})
+
+
+def _read(groups: _Groups, read: _Reader) -> Decoded:
+    decoded = Decoded()
+    for service, items in groups:
+        for item in items:
+            try:
+                reading = _reading(item, service, read)
+            except EventError as error:  # noqa: PERF203 - each item stands or falls alone
+                decoded.rejected.append(str(error))
+            except Exception as error:
+                # No item, however strange, may cost its neighbours.
+                decoded.rejected.append(f"the item cannot be read: {type(error).__name__}")
+            else:
+                if reading is Passed.FOREIGN:
+                    decoded.unmapped += 1
+                elif reading is Passed.INCOMPLETE:
+                    decoded.incomplete += 1
+                else:
+                    decoded.events.append(reading)
+    return decoded
+
+
+def _reading(item: bytes | EventError, service: str | None, read: _Reader) -> Reading:
+    if isinstance(item, EventError):
+        raise item
+    return read(item, service)
+
+
+def _json_answer(count_name: str, rejected: list[str]) -> bytes:
+    if not rejected:
+        return b"{}"
+    # Protobuf's JSON writes 64-bit integers as text.
+    partial: dict[str, Any] = {count_name: str(len(rejected)), "errorMessage": _summary(rejected)}
+    return msgspec.json.encode({"partialSuccess": partial})
+
+
+def _summary(rejected: list[str]) -> str:
+    """Each reason once, the first ones first."""
+    return clip("; ".join(dict.fromkeys(rejected)), MAX_ERROR_MESSAGE_BYTES)

@@ -1,0 +1,78 @@
+"""What spans and log records have in common, whichever encoding they came in."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+from failpath_otel.errors import EventError
+from failpath_otel.events import semconv
+from failpath_otel.events.step import StepEvent
+from failpath_otel.events.translate import Identity, identity, mentions_step
+
+TRACE_ID_BYTES: Final = 16
+SPAN_ID_BYTES: Final = 8
+MAX_TIME_NS: Final = 2**63 - 1
+ERROR_CODE: Final = 2
+"""``STATUS_CODE_ERROR``."""
+
+EXCEPTION_NAMES: Final = frozenset({semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE})
+
+
+class Passed(enum.Enum):
+    """Why an item that is in order gives no event."""
+
+    FOREIGN = "names no step"
+    INCOMPLETE = "carries some of failpath.flow.slug, failpath.run.id and failpath.step.key, but not all three"
+
+
+Reading = StepEvent | Passed
+
+
+def step_of(attributes: Mapping[str, Any]) -> Identity | Passed:
+    """The step that the attributes name, or why there is none.
+
+    Raises:
+        EventError: An id is empty, no text, or too long.
+    """
+    step = identity(attributes)
+    if step is not None:
+        return step
+    return Passed.INCOMPLETE if mentions_step(attributes) else Passed.FOREIGN
+
+
+def matters(name: str) -> bool:
+    """Whether a step event can hold anything of this attribute."""
+    return name.startswith("failpath.") or name == semconv.ERROR_TYPE or name in EXCEPTION_NAMES
+
+
+def checked_id(name: str, raw: bytes, length: int) -> str:
+    """The id in lower-case hexadecimal digits.
+
+    Raises:
+        EventError: It has another length, or is all zero.
+    """
+    if len(raw) != length:
+        raise EventError(f"{name} must be {length} bytes, got {len(raw)}")
+    if not any(raw):
+        raise EventError(f"{name} is all zero")
+    return raw.hex()
+
+
+def optional_id(name: str, raw: bytes, length: int) -> str:
+    """Like `checked_id`, but empty where there is none or it is all zero, as on a log record without a span."""
+    return checked_id(name, raw, length) if any(raw) else ""
+
+
+def checked_time(name: str, time_ns: int) -> int:
+    """The time in nanoseconds since the Unix epoch.
+
+    Raises:
+        EventError: It is missing (0), before the epoch, or after the year 2262.
+    """
+    if time_ns == 0:
+        raise EventError(f"{name} is missing")
+    if not 0 < time_ns <= MAX_TIME_NS:
+        raise EventError(f"{name} must be nanoseconds since 1970, before the year 2262, got {time_ns}")
+    return time_ns

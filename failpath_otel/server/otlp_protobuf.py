@@ -1,0 +1,161 @@
+"""OTLP in protobuf → step events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from failpath_otel.errors import EventError
+from failpath_otel.events import semconv
+from failpath_otel.events.step import StepError
+from failpath_otel.events.translate import LogFacts, SpanFacts, exception_of, log_recorded, span_ended
+from failpath_otel.server import otlp_schema as schema
+from failpath_otel.server.otlp_item import (
+    ERROR_CODE,
+    SPAN_ID_BYTES,
+    TRACE_ID_BYTES,
+    Passed,
+    Reading,
+    checked_id,
+    checked_time,
+    matters,
+    optional_id,
+    step_of,
+)
+
+_EXCEPTION: Final = semconv.EXCEPTION_EVENT.encode()
+_EVENT_NAME: Final = semconv.EVENT_NAME.encode()
+_SERVICE_NAME: Final = semconv.SERVICE_NAME.encode()
+_MARK: Final = b"failpath."
+
+# The names that nearly every step carries, so that they are not decoded again for each span.
+_NAMES: Final = {
+    name.encode(): name
+    for name in (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY, semconv.STEP_STATUS, semconv.EVENT_ID, semconv.STARTED_AT)
+}
+
+
+def groups(body: bytes) -> Iterator[tuple[str | None, Iterable[bytes]]]:
+    """The service of each resource with its spans or log records, each still encoded.
+
+    Raises:
+        EventError: The body is no OTLP request.
+    """
+    try:
+        request = schema.Request.FromString(body)
+    except DecodeError as error:
+        raise EventError(f"the body is no OTLP protobuf message: {error}") from error
+    return ((_service(group.resource), _items(group)) for group in request.groups)
+
+
+def read_span(raw: bytes, service: str | None) -> Reading:
+    """The event of an encoded span.
+
+    Raises:
+        EventError: The span breaks the contract.
+    """
+    if _MARK not in raw:
+        return Passed.FOREIGN
+    span = _parsed(schema.Span, "span", raw)
+    attributes = _attributes(span.attributes)
+    step = step_of(attributes)
+    if isinstance(step, Passed):
+        return step
+    failed = span.status.code == ERROR_CODE
+    facts = SpanFacts(
+        trace_id=checked_id("trace_id", span.trace_id, TRACE_ID_BYTES),
+        span_id=checked_id("span_id", span.span_id, SPAN_ID_BYTES),
+        attributes=attributes,
+        started_at=checked_time("start_time_unix_nano", span.start_time_unix_nano),
+        ended_at=checked_time("end_time_unix_nano", span.end_time_unix_nano or span.start_time_unix_nano),
+        failed=failed,
+        status_message=span.status.message.decode("utf-8", "replace") if failed else "",
+        exception=_exception(span.events) if span.events else None,
+        service=service,
+    )
+    return span_ended(step, facts)
+
+
+def read_log(raw: bytes, service: str | None) -> Reading:
+    """The event of an encoded log record.
+
+    Raises:
+        EventError: The record breaks the contract.
+    """
+    if _EVENT_NAME not in raw:
+        return Passed.FOREIGN
+    record = _parsed(schema.LogRecord, "log record", raw)
+    if record.event_name != _EVENT_NAME and not _named_by_attribute(record.attributes):
+        return Passed.FOREIGN
+    attributes = _attributes(record.attributes)
+    step = step_of(attributes)
+    if isinstance(step, Passed):
+        return step
+    facts = LogFacts(
+        trace_id=optional_id("trace_id", record.trace_id, TRACE_ID_BYTES),
+        span_id=optional_id("span_id", record.span_id, SPAN_ID_BYTES),
+        attributes=attributes,
+        timestamp=checked_time("time_unix_nano", record.time_unix_nano or record.observed_time_unix_nano),
+        service=service,
+    )
+    return log_recorded(step, facts)
+
+
+def _items(group: Any) -> Iterator[bytes]:
+    return (item for scope in group.scopes for item in scope.items)
+
+
+def _service(resource: Any) -> str | None:
+    for raw in resource.attributes:
+        if _SERVICE_NAME in raw:
+            pair = _parsed(schema.KeyValue, "resource attribute", raw)
+            value = _value(pair.value)
+            if pair.key == _SERVICE_NAME and isinstance(value, str) and value:
+                return value
+    return None
+
+
+def _parsed(message: Any, what: str, raw: bytes) -> Any:
+    try:
+        return message.FromString(raw)
+    except DecodeError:
+        raise EventError(f"the {what} cannot be decoded") from None
+
+
+def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
+    """The attributes that matter, in one pass; of two with one name the later stands."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key: bytes = pair.key
+        name = _NAMES.get(key)
+        if name is None:
+            name = key.decode("utf-8", "replace")
+            if not matters(name):
+                continue
+        found[name] = _value(pair.value)
+    return found
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return value.string_value.decode("utf-8", "replace")
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key.decode("utf-8", "replace"): _value(pair.value) for pair in value.kvlist_value.values}
+    return None if kind is None else getattr(value, kind)
+
+
+def _exception(events: Any) -> StepError | None:
+    """The last ``exception`` event."""
+    for event in reversed(events):
+        if event.name == _EXCEPTION:
+            return exception_of(_attributes(event.attributes))
+    return None
+
+
+def _named_by_attribute(pairs: Iterable[Any]) -> bool:
+    return any(pair.key == b"event.name" and pair.value.string_value == _EVENT_NAME for pair in pairs)

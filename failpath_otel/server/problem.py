@@ -1,0 +1,93 @@
+"""What a request that cannot be served is told: RFC 9457 problem documents, and ``google.rpc.Status`` for OTLP senders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from math import ceil
+from typing import Any, Final
+
+import msgspec
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+from starlette.responses import Response
+from starlette.types import Scope
+
+OTLP_PATHS: Final = frozenset({"/v1/traces", "/v1/logs"})
+PROTOBUF: Final = "application/x-protobuf"
+JSON: Final = "application/json"
+PROBLEM_JSON: Final = "application/problem+json"
+
+_UNKNOWN: Final = 2
+# google.rpc.Code for the answers that we give; what is the sender's fault and no more special is INVALID_ARGUMENT.
+_RPC_CODES: Final[Mapping[int, int]] = {
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    405: 12,
+    408: 4,
+    413: 3,
+    415: 3,
+    421: 3,
+    429: 8,
+    500: 13,
+    503: 14,
+}
+
+
+class ProblemDocument(msgspec.Struct, frozen=True):
+    """The body of an error (RFC 9457). ``detail`` names the value and the way out."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
+    """A request that cannot be served; ``detail`` names the value and the way out."""
+
+    def __init__(self, status: int, detail: str, *, title: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.title = title or HTTPStatus(status).phrase
+        self.headers = dict(headers or {})
+
+    @classmethod
+    def busy(cls, detail: str, retry_after: float) -> Problem:
+        """A 503 that asks the sender to come again after ``retry_after`` seconds, rounded up."""
+        return cls(503, detail, headers={"Retry-After": str(max(1, ceil(retry_after)))})
+
+    def response(self, scope: Scope) -> Response:
+        """The answer in the form that this path's callers read."""
+        if scope["path"] in OTLP_PATHS:
+            return self._as_status(speaks_json(scope))
+        document = ProblemDocument("about:blank", self.title, self.status, self.detail)
+        return Response(msgspec.json.encode(document), self.status, self.headers, PROBLEM_JSON)
+
+    def _as_status(self, as_json: bool) -> Response:
+        code = _RPC_CODES.get(self.status, _UNKNOWN)
+        if as_json:
+            body: dict[str, Any] = {"code": code, "message": self.detail}
+            return Response(msgspec.json.encode(body), self.status, self.headers, JSON)
+        return Response(Status(code=code, message=self.detail).SerializeToString(), self.status, self.headers, PROTOBUF)
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The last value of a request header, ``name`` in lower case; ``None`` where it is not there."""
+    found = None
+    for key, value in scope["headers"]:
+        if key == name:
+            found = value.decode("latin-1")
+    return found
+
+
+def media_type(scope: Scope) -> str:
+    """The request's content type in lower case without parameters; empty where it has none."""
+    return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def speaks_json(scope: Scope) -> bool:
+    """True where the request's body is JSON."""
+    return media_type(scope) == JSON

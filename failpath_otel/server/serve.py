@@ -1,0 +1,150 @@
+"""Runs the server: one socket, one event loop, and an end within two seconds of a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from ipaddress import ip_address
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from opentelemetry import context
+
+from failpath_otel.errors import ConfigError
+from failpath_otel.server.app import create_app
+from failpath_otel.server.lifetime import Lifetime
+from failpath_otel.server.settings import Settings
+
+KEEP_ALIVE_SECONDS: Final = 120
+"""Longer than senders keep idle connections (a Collector 90 s), so that they never write into one that just closed."""
+
+GRACE_SECONDS: Final = 1
+LAST_MOMENT_SECONDS: Final = 1.8
+_BACKLOG: Final = 512
+
+# The same two names under which the SDK's instrumentations look, now and formerly.
+_SUPPRESSED: Final = ("_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
+
+
+class Server(uvicorn.Server):
+    """A uvicorn server whose streams end with it and whose exit code after a signal is 0."""
+
+    def __init__(self, config: uvicorn.Config, lifetime: Lifetime, announce: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._lifetime = lifetime
+        self._announce = announce
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to listen, then says so."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets=sockets)
+        if self.started:
+            self._announce()
+
+    def stop(self) -> None:
+        """Stops taking, and ends streams and what waits for senders. May be called from any thread or signal handler."""
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._lifetime.close)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal ends the server in order, the second at once."""
+        if self.should_exit:
+            _leave(128 + sig)
+        # uvicorn would raise the signal again at its end, and the exit code would tell of a killed process.
+        self.stop()
+        timer = threading.Timer(LAST_MOMENT_SECONDS, _leave, (0,))
+        timer.daemon = True
+        timer.start()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        ConfigError: The address cannot be listened on.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host} is no address of this machine: {error}") from error
+    # "localhost" is both; the address that most callers try is the older one.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; give another --port, or --port 0 for a free one"
+        ) from error
+    return listener
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where the server can be called from this machine."""
+    host: str
+    host, port = listener.getsockname()[:2]
+    if not int(ip_address(host.partition("%")[0])):
+        # Every address of this machine; loopback is one of them.
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def build(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> Server:
+    """A server on a listening socket, not running yet.
+
+    Raises:
+        ConfigError: The database cannot be used.
+    """
+    lifetime = Lifetime()
+    config = uvicorn.Config(
+        create_app(settings, lifetime),
+        # One choice for all: what else is installed must not change how requests are read.
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="error",
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    return Server(config, lifetime, lambda: announce(url_of(listener)))
+
+
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Serves until a signal comes. ``announce`` gets the address as soon as requests are answered.
+
+    Raises:
+        ConfigError: The address or the database cannot be used.
+    """
+    _untraced()
+    with listen(settings.host, settings.port) as listener:
+        build(settings, listener, announce).run(sockets=[listener])
+
+
+def _untraced() -> None:
+    """No instrumentation in this process may make spans of our own requests: they would come back to us."""
+    current = context.get_current()
+    for name in _SUPPRESSED:
+        current = context.set_value(getattr(context, name, name), True, current)
+    context.attach(current)
+
+
+def _leave(code: int) -> None:
+    # Whatever still hangs was not acknowledged; what was acknowledged is on disk.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,131 @@
+"""What a server is told when it starts. Frozen; the environment is read by the command line, not here."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from failpath_otel.errors import ConfigError
+from failpath_otel.flows import DEFAULT_PATH, Flows
+
+DEFAULT_HOST: Final = "127.0.0.1"
+DEFAULT_PORT: Final = 4600
+"""Not 4318, where a Collector on the same machine listens."""
+DEFAULT_STUCK_AFTER_SECONDS: Final = 60.0
+LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+_HOST_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
+_SECRET: Final = re.compile(r"[!-~]{1,1024}")
+_DB_FILE: Final = "failpath.db"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One server.
+
+    Args:
+        db: Path of the SQLite database, or a database URL.
+        flows: The declared flows.
+        host: Address to listen on.
+        port: Port to listen on; 0 takes a free one.
+        stuck_after_seconds: After which a running step without history counts as stuck.
+        token: What readers must show; ``None`` asks nothing of them.
+        ingest_key: What senders must show; ``None`` asks nothing of them.
+        allowed_hosts: Names beside the loopback ones under which the server may be called.
+
+    Raises:
+        ConfigError: A value that cannot be used, or an address off loopback without token and ingest key.
+    """
+
+    db: str
+    flows: Flows = field(default_factory=Flows)
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    stuck_after_seconds: float = DEFAULT_STUCK_AFTER_SECONDS
+    token: str | None = field(default=None, repr=False)
+    ingest_key: str | None = field(default=None, repr=False)
+    allowed_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ConfigError("--host must be an address or a name, got an empty one")
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
+        if not 0 < self.stuck_after_seconds < float("inf"):
+            raise ConfigError(f"--stuck-after must be a number of seconds above 0, got {self.stuck_after_seconds}")
+        for option, secret in (("--token", self.token), ("--ingest-key", self.ingest_key)):
+            if secret is not None and _SECRET.fullmatch(secret) is None:
+                raise ConfigError(f"{option} must be 1 to 1024 visible ASCII characters without spaces")
+        for name in self.allowed_hosts:
+            if host_name(name) is None:
+                raise ConfigError(f"--allow-host must be a host name or an address, with or without a port, got {name!r}")
+        missing = [option for option, secret in (("--token", self.token), ("--ingest-key", self.ingest_key)) if secret is None]
+        if missing and not is_loopback(self.host):
+            raise ConfigError(
+                f"--host {self.host} can be reached from other machines, which takes {' and '.join(missing)} "
+                "(or FAILPATH_TOKEN and FAILPATH_INGEST_KEY); --host 127.0.0.1 does not"
+            )
+
+    @property
+    def host_names(self) -> frozenset[str]:
+        """The names that a request's ``Host`` may carry."""
+        own = {name for name in map(host_name, (self.host, *self.allowed_hosts)) if name is not None}
+        return LOOPBACK_NAMES | own
+
+
+def host_name(text: str) -> str | None:
+    """The host of a ``Host`` header in lower case, without its port; ``None`` where it is malformed."""
+    text = text.strip().lower()
+    if text.startswith("["):
+        inner, closed, port = text[1:].partition("]")
+        port = port.removeprefix(":") if port.startswith(":") else port and "?"
+        return _address(inner) if closed and (not port or port.isdecimal()) else None
+    if text.count(":") > 1:
+        return _address(text)
+    name, colon, port = text.partition(":")
+    if colon and port and not (port.isascii() and port.isdecimal()):
+        return None
+    name = name.removesuffix(".")
+    return name if _HOST_NAME.fullmatch(name) else None
+
+
+def _address(text: str) -> str | None:
+    try:
+        return ipaddress.IPv6Address(text).compressed
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """True where only this machine can reach ``host``."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def default_db(start: Path, environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> Path:
+    """Where runs are kept: in the nearest ``.failpath`` folder upward of ``start``, else in the user's data folder."""
+    start = start.absolute()
+    for folder in (start, *start.parents):
+        if (folder / DEFAULT_PATH.parent).is_dir():
+            return folder / DEFAULT_PATH.parent / _DB_FILE
+    return _data_folder(environ, platform) / "failpath-otel" / _DB_FILE
+
+
+def _data_folder(environ: Mapping[str, str], platform: str) -> Path:
+    if platform == "win32":
+        return Path(environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if platform == "darwin":
+        return Path.home() / "Library" / "Application Support"
+    # The XDG base directory specification: a relative path is to be passed over.
+    configured = environ.get("XDG_DATA_HOME", "")
+    return Path(configured) if configured.startswith("/") else Path.home() / ".local" / "share"
