@@ -72,7 +72,7 @@ def value(item: Any) -> Markup:
     """A metadata value: text as it is, everything else as JSON."""
     if isinstance(item, str):
         return prose(item)
-    spread = isinstance(item, dict | list) and bool(item)
+    spread = isinstance(item, dict | list) and item not in ({}, [])
     return prose(json.dumps(item, ensure_ascii=False, indent=2 if spread else None))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
@@ -116,5 +116,6 @@ def _environment() -> Environment:
         "value": display.value,
     }
     environment.filters.update(filters)
-    environment.globals.update(link=display.link, missing_reasons=display.MISSING_REASONS)
+    names: dict[str, Any] = {"link": display.link, "missing_reasons": display.MISSING_REASONS}
+    environment.globals.update(names)
     return environment
