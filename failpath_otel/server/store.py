@@ -87,7 +87,9 @@ class Store:
             self._file_lock.close()
 
     def _prepare(self, name: str) -> None:
-        if not self.is_sqlite:
+        if self.is_sqlite:
+            self._make_durable()
+        else:
             self._lock_postgres(name)
         with self.write() as connection, connection.begin():
             found = inspect(connection).has_table(tables.meta.name)
@@ -100,6 +102,19 @@ class Store:
             if version is None:
                 tables.metadata.create_all(connection)
                 connection.execute(insert(tables.meta).values(key="schema", value=str(tables.SCHEMA_VERSION)))
+
+    def _make_durable(self) -> None:
+        # Both stay with the file, and neither can be set within a transaction.
+        connection = self._writer.raw_connection()
+        try:
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only counts before the first table, for later retention
+            mode = cursor.execute("PRAGMA journal_mode=WAL").fetchone()
+            cursor.close()
+        finally:
+            connection.close()
+        if mode != ("wal",):
+            raise ConfigError(f"the folder of the database does not allow SQLite's WAL (got {mode}): use a local disk for --db")
 
     def _lock_postgres(self, name: str) -> None:
         # A session lock of its own connection; the server lets go of it when this process dies.
@@ -171,8 +186,6 @@ def _engine(url: URL, *, reads: bool) -> Engine:
     def _set_up(connection: sqlite3.Connection, _: object) -> None:
         # The module's own transactions begin late and not at all before reads; ours begin where SQLAlchemy says so.
         connection.isolation_level = None
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # only counts before the first table, for later retention
-        connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # in WAL, less would acknowledge what a power cut takes back
         connection.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
         connection.execute("PRAGMA temp_store=MEMORY")
