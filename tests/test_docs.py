@@ -1,0 +1,233 @@
+"""What the documents say is so: their examples run, their tables are the code's, their links lead somewhere."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import pytest
+from support.markdown import Block, anchors, blocks, documents, links, table
+from support.served import Client, environment, in_thread
+
+from failpath_otel.cli.group import cli
+from failpath_otel.config import OPTIONS
+from failpath_otel.flows import load_flows
+from failpath_otel.server.settings import Settings
+from failpath_otel.version import VERSION
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = documents(ROOT)
+SECONDS = 60
+
+
+def name_of(value: object) -> str | None:
+    return str(value.relative_to(ROOT)) if isinstance(value, Path) else None
+
+
+def with_blocks(wanted: Callable[[Block], bool]) -> list[Path]:
+    return [document for document in DOCUMENTS if any(map(wanted, blocks(document)))]
+
+
+def is_script(block: Block) -> bool:
+    return block.language == "python" and "test" not in block.words
+
+
+def is_test(block: Block) -> bool:
+    return block.language == "python" and "test" in block.words
+
+
+def run_python(arguments: list[str], folder: Path) -> str:
+    """What a Python process says, standard output and error together. Its working directory has the project's flows.json."""
+    (folder / ".failpath").mkdir()
+    (folder / ".failpath" / "flows.json").write_bytes((ROOT / ".failpath" / "flows.json").read_bytes())
+    # Nothing that an example sends leaves this machine.
+    env = environment({"FAILPATH_EXPORTER": "memory", "PYTHONIOENCODING": "utf-8"})
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def without_times(text: str) -> str:
+    text = re.sub(r"\b\d\d:\d\d:\d\d\.\d{3}\b", "hh:mm:ss.mmm", text)
+    return re.sub(r"\b\d+\.\d+ ?ms\b", "N ms", text)
+
+
+@pytest.mark.parametrize("document", with_blocks(is_script), ids=name_of)
+def test_examples_run_and_print_what_the_document_shows(document: Path, tmp_path: Path) -> None:
+    script = tmp_path / "example.py"
+    found = list(blocks(document))
+    # Blank lines in front, so that a traceback names the document's own lines.
+    lines: list[str] = []
+    for block in filter(is_script, found):
+        lines += [""] * (block.line - 1 - len(lines))
+        lines += block.body.splitlines()
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shown = "".join(block.body for block in found if block.language == "text" and "output" in block.words)
+    assert without_times(run_python([str(script)], tmp_path)) == without_times(shown)
+
+
+@pytest.mark.parametrize("document", with_blocks(is_test), ids=name_of)
+def test_example_tests_pass(document: Path, tmp_path: Path) -> None:
+    body = "\n\n".join(block.body for block in blocks(document) if is_test(block))
+    (tmp_path / "test_example.py").write_text(body, encoding="utf-8")
+    said = run_python(["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"], tmp_path)
+    assert re.search(r"^\d+ passed", said, re.MULTILINE), said
+
+
+@pytest.mark.parametrize("document", with_blocks(lambda block: block.language == "json"), ids=name_of)
+def test_json_in_the_documents_is_json(document: Path) -> None:
+    for block in blocks(document):
+        if block.language == "json":
+            json.loads(block.body)
+
+
+@pytest.fixture(scope="module")
+def fresh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    db = tmp_path_factory.mktemp("docs") / "runs.db"
+    with in_thread(Settings(db=str(db), flows=load_flows(ROOT / ".failpath" / "flows.json"), port=0)) as client:
+        yield client
+
+
+def exchanges(document: Path) -> Iterator[tuple[Block, Block]]:
+    """Each request that a document shows, with the answer that follows it."""
+    shown = [block for block in blocks(document) if block.language == "http"]
+    assert len(shown) % 2 == 0
+    yield from zip(shown[::2], shown[1::2], strict=True)
+
+
+def parsed(block: Block) -> tuple[str, dict[str, str], str]:
+    head, _, body = block.body.partition("\n\n")
+    first, *fields = head.splitlines()
+    return first, dict(field.split(": ", 1) for field in fields), body.strip()
+
+
+@pytest.mark.parametrize("document", with_blocks(lambda block: block.language == "http"), ids=name_of)
+def test_the_server_answers_as_the_document_shows(document: Path, fresh_server: Client) -> None:
+    for request, answer in exchanges(document):
+        line, headers, body = parsed(request)
+        method, path, _ = line.split()
+        parts = urlsplit(fresh_server.url)
+        connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=SECONDS)
+        connection.request(method, path, body.encode(), headers)
+        response = connection.getresponse()
+        said = json.loads(response.read())
+        connection.close()
+        status, expected_headers, expected = parsed(answer)
+        where = f"{document.name}, line {request.line}"
+        assert f"HTTP/1.1 {response.status} {response.reason}" == status, (where, said)
+        assert said == json.loads(expected), where
+        assert {name: response.headers[name] for name in expected_headers} == expected_headers, where
+
+
+def code(text: str) -> str:
+    return f"`{text}`"
+
+
+def test_the_configuration_table_is_the_codes() -> None:
+    expected = [
+        [
+            code(option.name),
+            code(option.env) if option.env else "",
+            "" if option.default is None else code(repr(option.default)),
+        ]
+        for option in OPTIONS
+    ]
+    rows = table(ROOT / "docs" / "configuration.md", "## The client")
+    assert [[name, env, default.replace('"', "'")] for name, env, default, _ in rows] == expected
+    assert [doc for *_, doc in rows] == [option.doc for option in OPTIONS]
+
+
+def serve_options() -> dict[str, click.Option]:
+    context = click.Context(cli)
+    command = cli.get_command(context, "serve")
+    assert command is not None
+    return {option.opts[0]: option for option in command.params if isinstance(option, click.Option)}
+
+
+def test_the_table_of_server_options_is_the_commands() -> None:
+    options = serve_options()
+    rows = table(ROOT / "docs" / "configuration.md", "## The server")
+    assert [(name, env) for name, env, *_ in rows] == [
+        (code(name), code(str(option.envvar))) for name, option in options.items()
+    ]
+    for name, _, default, _ in rows:
+        known = options[name.strip("`")].default
+        if isinstance(known, str | int | float) and not isinstance(known, bool):
+            assert default == code(f"{known:g}" if isinstance(known, float) else str(known)), name
+
+
+def command_lines() -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.language in ("sh", "console"):
+                lines = block.body.replace("\\\n", " ").splitlines()
+                found += [(f"{document.name}:{block.line}", line.removeprefix("$ ").partition(" #")[0]) for line in lines]
+    return found
+
+
+def test_commands_in_the_documents_exist_with_these_options() -> None:
+    seen = 0
+    for where, line in command_lines():
+        words = shlex.split(line)
+        while words and "=" in words[0] and not words[0].startswith("-"):
+            words.pop(0)
+        if words[:1] != ["failpath-otel"]:
+            continue
+        with click.Context(cli) as context:
+            name, command, arguments = cli.resolve_command(context, words[1:])
+        assert command is not None, (where, name)
+        # Parses and goes no further.
+        command.make_context(name, arguments, resilient_parsing=False).close()
+        seen += 1
+    assert seen
+
+
+def test_make_targets_in_the_documents_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for document in DOCUMENTS for target in re.findall(r"\bmake ([a-z-]+)\b(?=[`\n])", document.read_text())}
+    assert named - targets == set()
+    assert {"demo", "test", "check", "bench"} <= named
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in links(document):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path, _, anchor = target.partition("#")
+        place = (document.parent / path).resolve() if path else document
+        assert place.exists(), f"{document.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(place), f"{document.name} links to {target}"
+
+
+def test_every_decision_and_document_is_linked() -> None:
+    index = ROOT / "docs" / "decisions" / "README.md"
+    decisions = {path.name for path in index.parent.glob("[0-9]*.md")}
+    assert decisions
+    assert decisions <= set(links(index))
+    readme = set(links(ROOT / "README.md"))
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= readme
+
+
+def test_the_changelog_tells_of_this_version() -> None:
+    assert re.search(rf"^## \[?{re.escape(VERSION)}\]?", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
