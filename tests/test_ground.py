@@ -59,7 +59,9 @@ def lower_bounds() -> dict[str, str]:
 
 def test_the_minimum_that_is_promised_is_the_minimum_that_is_tested(repository: Path) -> None:
     pins = dict(
-        re.findall(r"^(opentelemetry-[a-z-]+)==([\w.]+)$", (repository / "constraints" / "minimum.txt").read_text(), re.M)
+        re.findall(
+            r"^(opentelemetry-[a-z-]+)==([\w.]+)$", (repository / "constraints" / "minimum.txt").read_text(), re.MULTILINE
+        )
     )
     bounds = lower_bounds()
     assert {"opentelemetry-api", "opentelemetry-sdk", "opentelemetry-exporter-otlp"} <= bounds.keys()
