@@ -3,86 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.golden import EVENTS, MILLI, NOON, REQUEST
 
 from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepError, StepEvent
 from failpath_otel.events.wire import decode_event, encode_event, format_time, join_events, parse_time, split_events, to_wire
-
-TRACE = "0af7651916cd43dd8448eb211c80319c"
-NOON = 1_772_366_400_000_000_000  # 2026-03-01T12:00:00Z
-MILLI = 1_000_000
-RUNNING_METADATA = {"route": "/checkout", "attempt": 1}
-
-EVENTS = (
-    StepEvent(
-        event_id=f"{TRACE}-b7ad6b7169203331-start",
-        flow_key="checkout",
-        run_id="req_123",
-        step_key="charge-card",
-        status="running",
-        timestamp=NOON,
-        metadata=RUNNING_METADATA,
-        trace_id=TRACE,
-        span_id="b7ad6b7169203331",
-        service="shop",
-    ),
-    StepEvent(
-        event_id=f"{TRACE}-b7ad6b7169203331-end",
-        flow_key="checkout",
-        run_id="req_123",
-        step_key="charge-card",
-        status="error",
-        timestamp=NOON + 250_500_000,
-        started_at=NOON,
-        metadata={**RUNNING_METADATA, "cart": {"items": [1, 2.5, "x"], "gift": False, "note": None}},
-        error=StepError("CardDeclined", "insufficient funds", "Traceback (most recent call last):\n  …"),
-        trace_id=TRACE,
-        span_id="b7ad6b7169203331",
-        service="shop",
-    ),
-    StepEvent(
-        event_id=f"{TRACE}-00f067aa0ba902b7-end",
-        flow_key="checkout",
-        run_id="req_123",
-        step_key="reserve-stock",
-        status="success",
-        timestamp=NOON + 1000 * MILLI + 1000,
-        started_at=NOON + 1000 * MILLI - 1000,
-        trace_id=TRACE,
-        span_id="00f067aa0ba902b7",
-    ),
-    StepEvent(
-        event_id=f"{TRACE}-53995c3f42cd8ad8-end",
-        flow_key="checkout",
-        run_id="req_123",
-        step_key="send-receipt-email",
-        status="skipped",
-        timestamp=NOON + 2000 * MILLI,
-        started_at=NOON + 2000 * MILLI,
-        trace_id=TRACE,
-        span_id="53995c3f42cd8ad8",
-        skip_reason="opted out",
-    ),
-    StepEvent(
-        event_id="by-hand-1",
-        flow_key="Zahlung / κάρτα",
-        run_id="a b/c?d=é&日本",
-        step_key="prüfen.1",
-        status="success",
-        timestamp=NOON + 3000 * MILLI,
-    ),
-)
-
-
-@pytest.fixture(scope="module")
-def golden(repository: Path) -> bytes:
-    return (repository / "tests" / "golden" / "events-request.json").read_bytes()
 
 
 def minimal(**changes: Any) -> bytes:
@@ -90,15 +20,15 @@ def minimal(**changes: Any) -> bytes:
     return json.dumps({**fields, "timestamp": "2026-03-01T12:00:00Z", **changes}).encode()
 
 
-def test_what_is_sent_is_the_golden_body(golden: bytes) -> None:
+def test_what_is_sent_is_the_golden_body() -> None:
     sent = join_events(map(encode_event, EVENTS))
-    assert json.loads(sent) == json.loads(golden)
+    assert json.loads(sent) == json.loads(REQUEST)
     # The order of the fields as well, so that a body reads as the documentation shows it.
-    assert [list(event) for event in json.loads(sent)["events"]] == [list(event) for event in json.loads(golden)["events"]]
+    assert [list(event) for event in json.loads(sent)["events"]] == [list(event) for event in json.loads(REQUEST)["events"]]
 
 
-def test_the_golden_body_is_read_back_whole(golden: bytes) -> None:
-    assert tuple(map(decode_event, split_events(golden))) == EVENTS
+def test_the_golden_body_is_read_back_whole() -> None:
+    assert tuple(map(decode_event, split_events(REQUEST))) == EVENTS
 
 
 texts = st.text(min_size=1, max_size=30)
