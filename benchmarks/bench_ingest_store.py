@@ -71,9 +71,8 @@ async def measure(runs: int, db: str) -> None:
     await asyncio.gather(*(sender() for _ in range(SENDERS)))
     seconds, cpu = time.perf_counter() - before, time.process_time() - before_cpu
     assert ingest.intake().accepted == events
-    print(
-        f"{events} events in {seconds:.2f} s: {events / seconds:,.0f} events/s durable, {cpu / events * 1e6:.1f} us of CPU an event"
-    )
+    rate, cost = events / seconds, cpu / events * 1e6
+    print(f"{events} events in {seconds:.2f} s: {rate:,.0f} events/s durable, {cost:.1f} us of CPU an event")
     queries = Queries(store, flows)
     for name, read in (("runs", queries.runs), ("runs q", lambda: queries.runs(q="zzz")), ("flows", queries.flows)):
         before = time.perf_counter()

@@ -13,7 +13,7 @@ from failpath_otel.server.fold import ERROR, Attempt, Fact
 StepRanks = dict[str, int]
 
 
-class Projection(msgspec.Struct, frozen=True):
+class Projection(msgspec.Struct, frozen=True, gc=False):
     """What a list shows of a run. Times are whole microseconds since the Unix epoch.
 
     Attributes:

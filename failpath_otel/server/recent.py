@@ -26,6 +26,7 @@ class KnownRun:
         self.projection = projection
         self.size = 0
         self.steps: dict[str, tuple[Attempt, ...]] = {}
+        # The facts of steps that have more than one.
         self._facts: dict[str, list[Fact]] = {}
 
     def add(self, facts: list[Fact]) -> None:
@@ -33,11 +34,15 @@ class KnownRun:
         touched: set[str] = set()
         for fact in facts:
             key = fact.step_key
+            known = self.steps.get(key)
+            if known is None:
+                # Mostly a step is told by one event, and then its attempt holds all there is to keep.
+                self.steps[key] = fold_step((fact,))
+                continue
             own = self._facts.get(key)
             if own is None:
-                self._facts[key] = [fact]
-            else:
-                own.append(fact)
+                self._facts[key] = own = [known[0].decided_by]
+            own.append(fact)
             touched.add(key)
         for key in touched:
             self.steps[key] = fold_step(self._facts[key])

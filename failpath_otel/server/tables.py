@@ -163,9 +163,28 @@ class Bulk:
         return changed
 
     def _sql(self, connection: Connection, size: int) -> str:
-        mark = "?" if connection.dialect.paramstyle == "qmark" else "%s"
-        row = f"({', '.join([mark] * self._columns)})"
+        row = f"({', '.join([_mark(connection)] * self._columns)})"
         return self._head + ", ".join([row] * size) + self._tail
+
+
+class Lookup:
+    """A SELECT by many values, which costs no more than the database's own work."""
+
+    def __init__(self, sql: str) -> None:
+        """``sql`` has ``{}`` for each parameter and a last ``{}`` for the list of values."""
+        self._sql = sql
+
+    def fetch(self, connection: Connection, parameters: Row, values: Sequence[Any]) -> list[Row]:
+        """The rows that are found; ``values`` are at least one."""
+        mark = _mark(connection)
+        sql = self._sql.format(*[mark] * len(parameters), f"({', '.join([mark] * len(values))})")
+        # The driver's own rows: SQLAlchemy's wrapping is dearer than the search.
+        cursor: Any = connection.exec_driver_sql(sql, (*parameters, *values)).cursor
+        return cast("list[Row]", cursor.fetchall())
+
+
+def _mark(connection: Connection) -> str:
+    return "?" if connection.dialect.paramstyle == "qmark" else "%s"
 
 
 def added(table: Table) -> str:

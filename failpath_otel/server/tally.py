@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final
 
 from sqlalchemy import Connection
@@ -15,7 +14,9 @@ _STEP_DURATIONS: Final = tables.Bulk(tables.step_durations, on_conflict=tables.a
 _RUN_DURATIONS: Final = tables.Bulk(tables.run_durations, on_conflict=tables.added(tables.run_durations))
 _RUN_COUNTS: Final = tables.Bulk(tables.run_counts, on_conflict=tables.added(tables.run_counts))
 
-_Counts = Counter[tuple[int, int]]
+# An owner's id and a bucket or standing in one number: cheaper to count by than a pair.
+_SHIFT: Final = 16
+_MASK: Final = (1 << _SHIFT) - 1
 
 
 class Tally:
@@ -23,13 +24,14 @@ class Tally:
 
     def __init__(self) -> None:
         """Nothing yet."""
-        self._step_durations: _Counts = Counter()
-        self._run_durations: _Counts = Counter()
-        self._run_counts: _Counts = Counter()
+        self._step_durations: dict[int, int] = {}
+        self._run_durations: dict[int, int] = {}
+        self._run_counts: dict[int, int] = {}
 
     def attempt(self, step_id: int, duration_us: int) -> None:
         """An attempt of this step took so long."""
-        self._step_durations[step_id, bucket_of(duration_us)] += 1
+        key = step_id << _SHIFT | bucket_of(duration_us)
+        self._step_durations[key] = self._step_durations.get(key, 0) + 1
 
     def run(self, flow_id: int, before: Projection | None, after: Projection) -> None:
         """A run of this flow changed, or is new."""
@@ -44,9 +46,11 @@ class Tally:
             (_RUN_DURATIONS, self._run_durations),
             (_RUN_COUNTS, self._run_counts),
         ):
-            bulk.insert(connection, sorted((owner, what, n) for (owner, what), n in counts.items() if n))
+            bulk.insert(connection, [(key >> _SHIFT, key & _MASK, n) for key, n in sorted(counts.items()) if n])
 
     def _count(self, flow_id: int, stands: int, duration_us: int | None, n: int) -> None:
-        self._run_counts[flow_id, stands] += n
+        key = flow_id << _SHIFT | stands
+        self._run_counts[key] = self._run_counts.get(key, 0) + n
         if duration_us is not None:
-            self._run_durations[flow_id, bucket_of(duration_us)] += n
+            key = flow_id << _SHIFT | bucket_of(duration_us)
+            self._run_durations[key] = self._run_durations.get(key, 0) + n

@@ -29,6 +29,9 @@ _T = TypeVar("_T")
 _IN: Final = 500  # values within one IN (…)
 _EVENTS: Final = tables.Bulk(tables.events, on_conflict="(event_id) DO NOTHING")
 _RUNS: Final = tables.Bulk(tables.runs, on_conflict=tables.replaced(tables.runs, "flow_id", "run_key"))
+_FIND_RUNS: Final = tables.Lookup(
+    "SELECT run_key, id, stands, started_us, ended_us FROM runs WHERE flow_id = {} AND run_key IN {}"
+)
 _encode: Final = msgspec.json.Encoder().encode
 _decode_ranks: Final = msgspec.json.Decoder(dict[str, int]).decode
 
@@ -273,16 +276,13 @@ def _run_row(run_id: int, flow_id: int, run_key: str, projection: Projection, ar
 
 def _read_runs(connection: Connection, names: Names, flow_id: int, run_keys: Sequence[str]) -> dict[str, KnownRun]:
     """Stored runs with their facts."""
-    runs = tables.runs
-    columns = (runs.c.run_key, runs.c.id, runs.c.stands, runs.c.started_us, runs.c.ended_us)
     found: dict[str, KnownRun] = {}
     by_id: dict[int, KnownRun] = {}
     for some in _chunks(run_keys):
-        query = select(*columns).where(runs.c.flow_id == flow_id, runs.c.run_key.in_(some))
-        for row in tables.fetch(connection, query):
+        for run_key, run_id, stands, started_us, ended_us in _FIND_RUNS.fetch(connection, (flow_id,), some):
             # Only what the tally compares is needed of the old projection.
-            before = Projection(Standing(row.stands), row.started_us, row.ended_us, {}, {}, None)
-            found[row.run_key] = by_id[row.id] = KnownRun(row.id, flow_id, before)
+            before = Projection(Standing(stands), started_us, ended_us, {}, {}, None)
+            found[run_key] = by_id[run_id] = KnownRun(run_id, flow_id, before)
     for some_ids in _chunks(list(by_id)):
         facts: dict[int, list[Fact]] = {}
         for run_id, fact in read_facts(connection, names, some_ids):
