@@ -30,20 +30,21 @@ from failpath_otel.notices import warn_once
 from failpath_otel.recorder import Recorder
 
 _ERROR_BUDGET = MAX_EVENT_BYTES // 4
+# Not the generator that an application may seed: ids that come again would make one event of two.
+_random = random.SystemRandom()
 
 
 class RunFacts:
     """What every step of a run needs, prepared once."""
 
-    __slots__ = ("attributes", "flow_key", "metadata", "run_id")
+    __slots__ = ("attributes", "flow_key", "identity", "metadata", "run_id")
 
     def __init__(self, recorder: Recorder, flow_key: str, run_id: str, metadata: Rendered) -> None:
         self.flow_key = flow_key
         self.run_id = run_id
         self.metadata = {**recorder.default_metadata, **metadata} if metadata else recorder.default_metadata
-        self.attributes: dict[str, Any] = {semconv.FLOW_SLUG: flow_key, semconv.RUN_ID: run_id}
-        if recorder.metadata_on_spans and self.metadata:
-            self.attributes.update(as_attributes(self.metadata))
+        self.identity: dict[str, Any] = {semconv.FLOW_SLUG: flow_key, semconv.RUN_ID: run_id}
+        self.attributes: dict[str, Any] = as_attributes(self.metadata) if recorder.metadata_on_spans else {}
 
 
 class Attempt:
@@ -98,32 +99,33 @@ class Attempt:
     def _open(self, metadata: Rendered, extra: dict[str, Any], started_at: int) -> None:
         recorder = self._recorder
         run = self._run
-        attributes = run.attributes.copy()
+        # Where a span has too many attributes the SDK drops the first ones: who this is comes last.
+        attributes = {**run.attributes, **as_attributes(metadata)} if recorder.metadata_on_spans else {}
+        attributes.update(run.identity)
         attributes[semconv.STEP_KEY] = self._step_key
-        if metadata and recorder.metadata_on_spans:
-            attributes.update(as_attributes(metadata))
         if extra:
             attributes.update(extra)
         current = otel_context.get_current()
         parent = trace.get_current_span(current).get_span_context()
+        self._context = current
         try:
             self.span = recorder.tracing.tracer().start_span(
                 f"{run.flow_key}/{self._step_key}", context=current, attributes=attributes, start_time=started_at
             )
+            self._context = trace.set_span_in_context(self.span, current)
         except Exception:
-            # A sampler or another processor raised; the step goes on without a span.
+            # A sampler or another processor raised; the step goes on without a span, its children below the caller's.
             warn_once("start_span", "the span of step %r could not be opened", self._step_key, exc_info=True)
         span_context = self.span.get_span_context()
-        trace_id = span_context.trace_id or parent.trace_id or random.getrandbits(128)
+        trace_id = span_context.trace_id or parent.trace_id or _random.getrandbits(128)
         span_id = span_context.span_id
         if not span_id or span_id == parent.span_id:
             # Without an SDK the "new" span carries its parent's ids: two steps below it must still be two.
-            span_id = random.getrandbits(64)
+            span_id = _random.getrandbits(64)
         self._trace_id = f"{trace_id:032x}"
         self._span_id = f"{span_id:016x}"
         self._started_at = started_at
         self._service = recorder.tracing.service(self.span)
-        self._context = trace.set_span_in_context(self.span, current)
 
     # The context of the body
 
@@ -177,7 +179,8 @@ class Attempt:
             return None
 
     def _describe(self, exception: BaseException) -> StepError:
-        stack = stack_of(exception)
+        wanted = self._recorder.capture_stack or self.span.is_recording()
+        stack = stack_of(exception) if wanted else None
         kind = type(exception)
         shown = stack if self._recorder.capture_stack else None
         error = StepError(name=clip(kind.__name__, MAX_ID_CHARS), message=clip(as_text(exception)), stack=shown)
@@ -221,7 +224,7 @@ class Attempt:
             status=status,
             timestamp=timestamp,
             started_at=None if running else self._started_at,
-            metadata=metadata,
+            metadata=metadata.copy(),  # the run's own is shared by all its steps
             error=error,
             trace_id=self._trace_id,
             span_id=self._span_id,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from opentelemetry.trace import TracerProvider
 
@@ -170,17 +170,15 @@ class FailpathClient:
         recorder = self._recorder
         if not recorder.enabled:
             return
-        if status not in STATUSES:
-            warn_once(
-                f"status:{status}", "record_step records nothing: status must be one of %s, got %r", sorted(STATUSES), status
-            )
+        known = _known_status(status)
+        if known is None:
             return
         run = self.run(flow_key, run_id)
         key = recorder.identifier("step key", step_key)
         recorder.check_key(run.flow_key, key)
         rendered = recorder.metadata(metadata)
-        described = _step_error(error, capture_stack=recorder.capture_stack) if status == "error" else None
-        event = Attempt(recorder, run.facts, key, rendered).instant(status, _nanoseconds(timestamp), rendered, described)
+        described = _step_error(error, capture_stack=recorder.capture_stack) if known == "error" else None
+        event = Attempt(recorder, run.facts, key, rendered).instant(known, _nanoseconds(timestamp), rendered, described)
         failure = recorder.emit(event)
         if failure is not None and recorder.raise_on_send_error:
             raise failure
@@ -255,10 +253,18 @@ def _flows(given: Any) -> Flows:
         return Flows()
 
 
+def _known_status(status: object) -> Status | None:
+    if isinstance(status, str) and status in STATUSES:
+        return cast(Status, str.__str__(status))
+    warn_once("status", "record_step records nothing: status must be one of %s, got %s", sorted(STATUSES), as_text(status))
+    return None
+
+
 def _step_error(error: object, *, capture_stack: bool) -> StepError:
     if isinstance(error, StepError):
-        stack = clip_middle(error.stack) if error.stack else None
-        return StepError(clip(error.name, MAX_ID_CHARS) or "Error", clip(error.message), stack)
+        # The fields of a Struct are not checked when it is made.
+        stack = clip_middle(as_text(error.stack)) if error.stack else None
+        return StepError(clip(as_text(error.name), MAX_ID_CHARS) or "Error", clip(as_text(error.message)), stack)
     if isinstance(error, BaseException):
         stack = stack_of(error) if capture_stack else None
         return StepError(clip(type(error).__name__, MAX_ID_CHARS), clip(as_text(error)), stack)
@@ -266,12 +272,20 @@ def _step_error(error: object, *, capture_stack: bool) -> StepError:
 
 
 def _nanoseconds(timestamp: int | datetime | None) -> int:
-    if isinstance(timestamp, datetime) and timestamp.tzinfo is not None:
-        return parse_time(timestamp)
-    if isinstance(timestamp, int) and not isinstance(timestamp, bool) and 0 < timestamp < 2**63:
-        return timestamp
-    if timestamp is not None:
-        warn_once(
-            "timestamp", "record_step takes nanoseconds or a datetime with a time zone, got %r; now is recorded", timestamp
-        )
+    if timestamp is None:
+        return time.time_ns()
+    if isinstance(timestamp, datetime) and timestamp.utcoffset() is not None:
+        nanoseconds = parse_time(timestamp)
+    elif isinstance(timestamp, int) and not isinstance(timestamp, bool):
+        nanoseconds = int(timestamp)
+    else:
+        nanoseconds = 0
+    # OTLP holds a time in 64 bits without a sign: one beyond it would cost the exporter its whole batch.
+    if 0 < nanoseconds < 2**63:
+        return nanoseconds
+    warn_once(
+        "timestamp",
+        "record_step takes nanoseconds since 1970 or a datetime with a time zone, up to the year 2262, not %s; now is recorded",
+        as_text(timestamp),
+    )
     return time.time_ns()

@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -101,18 +101,20 @@ class FailpathSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Records ``running`` where the span is a step from its start."""
         try:
-            if semconv.FLOW_SLUG in _raw_attributes(span):
-                self._started(span)
-        except Exception:
-            self._slow_path(self._started, span)
+            if semconv.FLOW_SLUG not in _raw_attributes(span):
+                return
+        except Exception:  # noqa: S110 - the public way is taken instead
+            pass
+        self._guarded(self._started, span)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Records the outcome where the span is a step."""
         try:
-            if self._open or semconv.FLOW_SLUG in _raw_attributes(span):
-                self._ended(span)
-        except Exception:
-            self._slow_path(self._ended, span)
+            if semconv.FLOW_SLUG not in _raw_attributes(span) and not (self._open and _key_of(span) in self._open):
+                return
+        except Exception:  # noqa: S110 - the public way is taken instead
+            pass
+        self._guarded(self._ended, span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Waits until what was recorded is sent or dropped; False when the time was not enough."""
@@ -126,7 +128,7 @@ class FailpathSpanProcessor(SpanProcessor):
         if self._sink is not None and self._owns_sink:
             self._sink.shutdown(EXIT_TIMEOUT_MILLIS)
 
-    def _slow_path(self, handle: Callable[[Any], None], span: Any) -> None:
+    def _guarded(self, handle: Callable[[Any], None], span: Any) -> None:
         try:
             handle(span)
         except Exception:
@@ -134,11 +136,12 @@ class FailpathSpanProcessor(SpanProcessor):
 
     def _started(self, span: Span) -> None:
         sink = self._sink
-        attributes = _attributes_of(span)
-        if sink is None or sink.closed or _is_own(span) or (step := _identity(attributes)) is None:
+        if sink is None or sink.closed or _is_own(span):
             return
+        attributes = _attributes_of(span)
+        step = _identity(attributes)
         key = _key_of(span)
-        if not _claims.take(key, self):
+        if step is None or key in self._open or not _claims.take(key, self):
             return
         event = translate.span_started(step, self._facts(span, attributes, ended=False))
         self._open[key] = _OpenSpan(step, translate.metadata_of(attributes), os.getpid())
@@ -165,7 +168,8 @@ class FailpathSpanProcessor(SpanProcessor):
         if sink is None or (known is not None and known.pid != os.getpid()):
             return  # a forked child ends its parent's span, of which the parent will tell
         event = translate.span_ended(step, self._facts(span, {**_as_attributes(metadata), **attributes}, ended=True))
-        sink.record(event)
+        if known is None or event.is_outcome:  # a span that only ever says ``running`` has said so at its start
+            sink.record(event)
 
     def _facts(self, span: ReadableSpan, attributes: Mapping[str, Any], *, ended: bool) -> SpanFacts:
         context = span.get_span_context()
@@ -226,8 +230,9 @@ class _Claims:
             return self._holders.setdefault(key, processor) is processor
 
     def end(self, key: _SpanKey) -> None:
-        # Kept for a while: the processors after this one are yet to see the same end.
+        # Kept for a while: the processors after this one, or this one added twice, are yet to see the same end.
         with self._lock:
+            self._holders[key] = None
             self._ended.append(key)
             if len(self._ended) > 1024:
                 self._holders.pop(self._ended.popleft(), None)
@@ -244,7 +249,7 @@ class Attachment:
 
     def __init__(self, processor: SpanProcessor) -> None:
         self._processor = processor
-        self._providers: WeakSet[Any] = WeakSet()
+        self._providers: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
 
     def __call__(self, provider: Any) -> None:
         """Attaches to ``provider`` where it takes processors.
@@ -252,10 +257,10 @@ class Attachment:
         By duck type: logfire's provider is no SDK provider, and ddtrace's takes no processors.
         """
         add = getattr(provider, "add_span_processor", None)
-        if add is None or provider in self._providers:
-            return
-        self._providers.add(provider)
-        add(self._processor)
+        mark = object()
+        # In one step, for the first steps of several threads may meet the same provider at once.
+        if add is not None and self._providers.setdefault(provider, mark) is mark:
+            add(self._processor)
 
 
 # span.attributes builds a view at each access, and a look-up of a missing key in it raises and catches in Python code: together

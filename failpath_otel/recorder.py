@@ -66,11 +66,14 @@ class Recorder:
         """Like `emit`, but waits without holding up the event loop."""
         if not self.waits or event is None or not _in_asyncio():
             return self.emit(event)
-        return await asyncio.to_thread(self.emit, event)
+        try:
+            return await asyncio.to_thread(self.emit, event)
+        except RuntimeError:  # the loop's threads are shut down already, as at the interpreter's exit
+            return self.emit(event)
 
     def metadata(self, metadata: Mapping[str, Any] | None) -> Rendered:
         """Metadata as it is at this moment, safe for JSON."""
-        if not metadata:
+        if metadata is None:
             return {}
         try:
             return render(metadata)
@@ -78,15 +81,16 @@ class Recorder:
             warn_once("metadata", "metadata %s cannot be read", type(metadata).__name__, exc_info=True)
             return {}
 
-    def identifier(self, kind: str, value: object) -> str:
+    def identifier(self, kind: str, value: object, empty: str = "unnamed") -> str:
         """A flow slug, run id or step key as text; `identifier` has the rules. What had to be changed is warned of once."""
         if type(value) is str and 0 < len(value) <= MAX_ID_CHARS and value.isascii():
             return value
         text = identifier(value)
         if not text:
-            warn_once(f"empty:{kind}", "an empty %s was given; 'unnamed' is recorded instead", kind)
-            return "unnamed"
-        if len(text) == MAX_ID_CHARS and text != value:
+            if empty:
+                warn_once(f"empty:{kind}", "an empty %s was given; %r is recorded instead", kind, empty)
+            return empty
+        if len(text) == MAX_ID_CHARS and not (isinstance(value, str) and len(value) == MAX_ID_CHARS):
             warn_once(f"long:{kind}", "a %s over %d characters was cut and ends in a hash: %s", kind, MAX_ID_CHARS, text)
         return text
 

@@ -33,7 +33,8 @@ class Run(Generic[K]):
         self._recorder = recorder
         self._tokens: list[Token[Context]] = []
         flow = recorder.identifier("flow key", flow_key)
-        known = "" if run_id is None or run_id == "" else recorder.identifier("run id", run_id)
+        # Asked of the text, not of the value: comparing a foreign object may do anything.
+        known = recorder.identifier("run id", run_id, empty="")
         self._facts = RunFacts(recorder, flow, known or new_run_id(), recorder.metadata(metadata) if recorder.enabled else {})
         recorder.check_key(flow)
         if recorder.enabled:
@@ -95,12 +96,12 @@ class Run(Generic[K]):
         """
         recorder = self._recorder
         if not recorder.enabled:
-            return Step(self._itself, step_key, metadata) if fn is None else fn()
+            return Step(self._itself, step_key, {}) if fn is None else fn()
         key = recorder.identifier("step key", step_key)
         recorder.check_key(self._facts.flow_key, key)
         if fn is None:
-            return Step(self._itself, key, recorder.metadata(metadata))
-        return call(Execution(recorder, self._facts, key, recorder.metadata(metadata) if metadata else {}), fn)
+            return Step(self._itself, key, metadata)
+        return call(Execution(recorder, self._facts, key, recorder.metadata(metadata)), fn)
 
     def skip(self, step_key: K, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Records that the step is skipped on purpose, which tells it from one that never happened.

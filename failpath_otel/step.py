@@ -14,7 +14,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 
 from failpath_otel.attempt import Attempt, RunFacts
 from failpath_otel.errors import DeliveryError
-from failpath_otel.events.metadata import Rendered
+from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.notices import warn_once
 from failpath_otel.recorder import Recorder
 
@@ -49,8 +49,7 @@ class Step:
     def __init__(self, find_source: Callable[[], StepSource | None], step_key: str, metadata: Mapping[str, Any] | None) -> None:
         self._find_source = find_source
         self._step_key = step_key
-        # Kept as it was given until the step begins in a run that says how to render it.
-        self._metadata: dict[str, Any] = dict(metadata) if metadata else {}
+        self._metadata: Rendered = {} if metadata is None else render(metadata)
         # One Step may be entered by several threads and tasks, each of which leaves its own block.
         self._open: list[tuple[object, Execution]] = []
         self._ended = False
@@ -77,7 +76,7 @@ class Step:
             return
         if self._ended:
             warn_once("late-metadata", "set_metadata on step %r came after its end: kept for a next attempt", self._step_key)
-        self._metadata.update(values)
+        self._metadata = {**self._metadata, **render(values)}
 
     def __enter__(self) -> Step:
         execution = self._begin()
@@ -122,7 +121,7 @@ class Step:
         if source is None or not source.recorder.enabled:
             return _NOTHING
         recorder = source.recorder
-        return Execution(recorder, source.facts, self._step_key, recorder.metadata(self._metadata))
+        return Execution(recorder, source.facts, self._step_key, self._metadata)
 
 
 def _whose() -> object:

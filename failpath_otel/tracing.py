@@ -37,7 +37,14 @@ class Tracing:
 
     def tracer(self) -> trace.Tracer:
         """The tracer to open a step's span with. Never raises."""
-        provider = trace.get_tracer_provider() if self._given is None else self._given
+        if self._given is None:
+            try:
+                provider: Any = trace.get_tracer_provider()
+            except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded
+                warn_once("provider", "the tracer provider cannot be loaded; steps go on without spans", exc_info=True)
+                return self._tracer
+        else:
+            provider = self._given
         if provider is not self._provider:
             self._bind(provider)
         return self._tracer
@@ -59,9 +66,14 @@ class Tracing:
         try:
             self._tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version)
             self._provider = provider
+        except Exception:
+            self._tracer = trace.NoOpTracer()  # not the one of a provider that went
+            warn_once("provider", "the tracer provider cannot be used; steps go on without spans", exc_info=True)
+            return
+        try:
             self._on_provider(provider)
         except Exception:
-            warn_once("provider", "the tracer provider %r cannot be used; steps go on without spans", provider, exc_info=True)
+            warn_once("attach", "the tracer provider takes no span processor; foreign spans are not seen", exc_info=True)
 
     def _environment_service(self) -> str | None:
         if not self._env_read:

@@ -58,8 +58,8 @@ def identifier(value: object) -> str:
     Other types are taken as ``str(value)``; a value whose ``__str__`` raises becomes its type's name. Lone surrogates
     become U+FFFD. Over 512 characters the text is cut and ends in a hash of the whole, so that different ids stay different.
     """
-    if type(value) is str:
-        text = value
+    if isinstance(value, str):
+        text = str.__str__(value)  # of an enum that is text, its value
     elif value is None:
         text = ""
     else:

@@ -1,0 +1,43 @@
+"""What the tests of the SDK share: a tracing set-up that keeps its spans, a client on it, and fresh once-warnings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.util._once import Once
+from support.tracing import Tracing
+
+from failpath_otel import notices
+from failpath_otel.testing import RecordingClient
+
+
+@pytest.fixture(autouse=True)
+def fresh_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """Each test sees the once-warnings anew."""
+    notices.forget()
+    caplog.set_level(logging.WARNING)
+
+
+@pytest.fixture
+def tracing() -> Iterator[Tracing]:
+    """A tracer provider of the SDK that keeps its finished spans."""
+    tracing = Tracing()
+    yield tracing
+    tracing.provider.shutdown()
+
+
+@pytest.fixture
+def client(tracing: Tracing) -> Iterator[RecordingClient]:
+    """A client that keeps its events and opens its spans with `tracing`."""
+    with RecordingClient(tracer_provider=tracing.provider, flows=False) as client:
+        yield client
+
+
+@pytest.fixture
+def no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The global tracer provider as it is in a process that has set none; what the test sets is taken back."""
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
