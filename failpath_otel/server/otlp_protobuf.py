@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 from failpath_otel.errors import EventError
 from failpath_otel.events import semconv
 from failpath_otel.events.step import StepError
+from failpath_otel.events.text import MAX_ID_CHARS
 from failpath_otel.events.translate import LogFacts, SpanFacts, exception_of, log_recorded, span_ended
 from failpath_otel.server import otlp_schema as schema
 from failpath_otel.server.otlp_item import (
@@ -30,11 +31,9 @@ _EVENT_NAME: Final = semconv.EVENT_NAME.encode()
 _SERVICE_NAME: Final = semconv.SERVICE_NAME.encode()
 _MARK: Final = b"failpath."
 
-# The names that nearly every step carries, so that they are not decoded again for each span.
-_NAMES: Final = {
-    name.encode(): name
-    for name in (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY, semconv.STEP_STATUS, semconv.EVENT_ID, semconv.STARTED_AT)
-}
+_names: Final[dict[bytes, str | None]] = {}
+"""Attribute names seen before, ``None`` for those that do not matter: nearly all spans carry the same few."""
+_MAX_NAMES: Final = 4096
 
 
 def groups(body: bytes) -> Iterator[tuple[str | None, Iterable[bytes]]]:
@@ -63,16 +62,19 @@ def read_span(raw: bytes, service: str | None) -> Reading:
     step = step_of(attributes)
     if isinstance(step, Passed):
         return step
-    failed = span.status.code == ERROR_CODE
+    status = span.status
+    failed = status.code == ERROR_CODE
+    events = span.events
+    started_at = checked_time("start_time_unix_nano", span.start_time_unix_nano)
     facts = SpanFacts(
         trace_id=checked_id("trace_id", span.trace_id, TRACE_ID_BYTES),
         span_id=checked_id("span_id", span.span_id, SPAN_ID_BYTES),
         attributes=attributes,
-        started_at=checked_time("start_time_unix_nano", span.start_time_unix_nano),
-        ended_at=checked_time("end_time_unix_nano", span.end_time_unix_nano or span.start_time_unix_nano),
+        started_at=started_at,
+        ended_at=checked_time("end_time_unix_nano", span.end_time_unix_nano or started_at),
         failed=failed,
-        status_message=span.status.message.decode("utf-8", "replace") if failed else "",
-        exception=_exception(span.events) if span.events else None,
+        status_message=status.message.decode("utf-8", "replace") if failed else "",
+        exception=_exception(events) if events else None,
         service=service,
     )
     return span_ended(step, facts)
@@ -129,13 +131,22 @@ def _attributes(pairs: Iterable[Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs:
         key: bytes = pair.key
-        name = _NAMES.get(key)
-        if name is None:
-            name = key.decode("utf-8", "replace")
-            if not matters(name):
-                continue
-        found[name] = _value(pair.value)
+        name = _names[key] if key in _names else _name(key)
+        if name is not None:
+            value = pair.value
+            text: bytes = value.string_value
+            # Most values are text, and asking for the kind costs as much as all the rest.
+            found[name] = text.decode("utf-8", "replace") if text else _value(value)
     return found
+
+
+def _name(key: bytes) -> str | None:
+    """The name as text where it matters, remembered for the next time."""
+    name = key.decode("utf-8", "replace")
+    known = name if matters(name) else None
+    if len(_names) < _MAX_NAMES and len(key) <= MAX_ID_CHARS:
+        _names[key] = known
+    return known
 
 
 def _value(value: Any) -> Any:
