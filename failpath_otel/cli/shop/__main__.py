@@ -15,10 +15,16 @@ from failpath_otel.cli.shop.telemetry import export_traces, instrument
 def main() -> None:
     """Serves until the process that started it ends it, or is gone."""
     hold()
-    export_traces("shop")
-    with socket.create_server(("127.0.0.1", 0)) as listening, FailpathClient(capture_stack=True) as failpath:
+    provider = export_traces("shop")
+    failpath = FailpathClient(capture_stack=True)
+
+    def close() -> None:
+        failpath.shutdown()
+        provider.shutdown()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        app = create_app(failpath, address)
+        app = create_app(failpath, address, close)
         instrument(app)
         print(f"the shop is listening on {address}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[listening])

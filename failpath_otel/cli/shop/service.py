@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -93,12 +93,13 @@ class Shop:
         return self._orders[order_id]
 
 
-def create_app(failpath: FailpathClient, address: str) -> FastAPI:
+def create_app(failpath: FailpathClient, address: str, close: Callable[[], None]) -> FastAPI:
     """The shop's routes.
 
     Args:
         failpath: Takes the steps.
         address: Base URL of this service, under which the payment provider is found too.
+        close: Called when the service ends. On SIGTERM uvicorn ends the process by that signal, and nothing runs at exit.
     """
 
     @asynccontextmanager
@@ -106,6 +107,7 @@ def create_app(failpath: FailpathClient, address: str) -> FastAPI:
         async with httpx.AsyncClient(base_url=address, timeout=5, trust_env=False) as provider:
             app.state.shop = Shop(failpath, provider)
             yield
+            await asyncio.to_thread(close)
 
     app = FastAPI(title="Demo shop", lifespan=lifespan)
     app.include_router(payments.gateway())

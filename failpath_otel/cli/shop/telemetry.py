@@ -12,12 +12,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 
-def export_traces(service: str) -> None:
+def export_traces(service: str) -> TracerProvider:
     """Spans of this process go by OTLP to where ``OTEL_EXPORTER_OTLP_ENDPOINT`` says, as in any service."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     HTTPXClientInstrumentor().instrument()
+    return provider
 
 
 def instrument(app: FastAPI) -> None:
