@@ -15,6 +15,8 @@ DEFAULT_ENDPOINT: Final = "https://api.failpath.dev"
 DELIVERIES: Final = ("background", "await")
 EXPORTERS: Final = ("http", "console", "jsonl", "memory", "none")
 
+_MAX_COUNT: Final = 2**31 - 1
+"""More milliseconds than a socket's timeout can take would fail at each request."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
@@ -110,6 +112,8 @@ def _count(minimum: int) -> Callable[[str, Any], int]:
             raise ConfigError(f"{name} must be a whole number, got {value!r}")
         if number < minimum:
             raise ConfigError(f"{name} must be at least {minimum}, got {number}")
+        if number > _MAX_COUNT:
+            raise ConfigError(f"{name} must be at most {_MAX_COUNT}, got {number}")
         return number
 
     return check
@@ -143,8 +147,12 @@ def _endpoint(name: str, value: Any) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        usable = usable and not (parts.query or parts.fragment) and url.isprintable() and " " not in url
     except ValueError:
         usable = False
+    if "@" in url:
+        # The value may hold a password and so is not shown.
+        raise ConfigError(f"{name} must not hold a user name or password; the project key is what authorizes")
     if not usable:
         raise ConfigError(f"{name} must be an http:// or https:// URL such as {DEFAULT_ENDPOINT}, got {value!r}")
     return url.rstrip("/")

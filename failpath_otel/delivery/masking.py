@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import msgspec
@@ -15,22 +16,23 @@ Mask = Callable[[StepEvent], StepEvent]
 """Given an event, returns the event that may leave, made with ``msgspec.structs.replace``."""
 
 
-def masked(event: StepEvent, mask: Mask) -> tuple[StepEvent, bool]:
+def masked(event: StepEvent, mask: Mask, guard: type[BaseException] = Exception) -> tuple[StepEvent, bool]:
     """The event that may leave, and whether ``mask`` did its work.
 
     Only metadata, error and skip reason are taken from what ``mask`` returns: who, when and how it ended stay as they were
     recorded, since the fold depends on them. Where ``mask`` raises or returns no event, the event goes without metadata,
-    message, stack and skip reason.
+    message, stack and skip reason. ``guard`` is what counts as raising: on a thread of our own, everything.
     """
     try:
-        result = mask(event)
+        # A copy, since metadata is shared by the events of a run, and a mask may well change it in place.
+        result = mask(msgspec.structs.replace(event, metadata=copy.deepcopy(event.metadata)) if event.metadata else event)
         return msgspec.structs.replace(
             event,
             metadata=render(result.metadata),
             error=_checked(result.error),
             skip_reason=None if result.skip_reason is None else clip(str(result.skip_reason)),
         ), True
-    except Exception:
+    except guard:
         warn_once("mask", "mask raised; the event goes without metadata, error message and stack", exc_info=True)
         bare = None if event.error is None else StepError(name=event.error.name)
         return msgspec.structs.replace(event, metadata={}, error=bare, skip_reason=None), False

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from failpath_otel.delivery.counts import DropReason, Stats
 from failpath_otel.delivery.queue import Dropped, EventQueue
@@ -20,7 +21,8 @@ class Outbox:
 
     The inbox is a deque, whose ``append`` is atomic: recording cannot deadlock, also not from a signal handler or a
     finalizer that interrupts this very code. All else happens under one reentrant lock, and whoever comes first moves the
-    inbox into the queue.
+    inbox into the queue. Who interrupts the holder of the lock on its own thread leaves the queue alone, which may be
+    half-way through a change; what it recorded stays in the inbox for the holder or the next who comes.
 
     Attributes:
         inbox: Recorded, not yet in the queue.
@@ -35,13 +37,17 @@ class Outbox:
         self._on_drop = on_drop
         self._queue = EventQueue(capacity)
         self._lock = threading.RLock()
+        # typeshed does not know this method, on which threading.Condition relies too.
+        self._interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
         self._settled = threading.Condition(self._lock)
         self._sent = 0
         self._dropped: Counter[DropReason] = Counter()
+        self._awaited: dict[str, DropReason | None] = {}
+        self._telling = threading.local()
 
     @property
     def recorded(self) -> int:
-        """The number of the event that was last moved into the queue."""
+        """The number of the newest event that was moved into the queue."""
         return self._queue.recorded
 
     @property
@@ -52,23 +58,37 @@ class Outbox:
 
     def admit(self) -> None:
         """Moves the inbox into the queue."""
+        if self._interrupts_holder():
+            return
         drops: list[Dropped] = []
         with self._lock:
-            while self.inbox:
-                # Removed only after it is added: an interruption between the two may repeat an event, never lose it.
-                self._add(self.inbox[0], drops)
-                self.inbox.popleft()
+            self._empty_inbox(drops)
         self._tell(drops)
 
-    def add(self, event: StepEvent) -> int:
-        """Puts an event into the queue at once; its number."""
+    def add_awaited(self, event: StepEvent) -> int | None:
+        """Puts an event into the queue at once; its number, for `holds` and `verdict`.
+
+        ``None`` on a thread that was interrupted while it held the lock: there the event is merely recorded, since waiting
+        for it would wait for the interrupted code.
+        """
+        if self._interrupts_holder():
+            self.inbox.append(event)
+            return None
         drops: list[Dropped] = []
-        self.admit()
         with self._lock:
+            self._empty_inbox(drops)
+            self._awaited[event.event_id] = None
             self._add(event, drops)
-            number = self._queue.recorded
+            # One that was dropped at once has no number, and 0 is none.
+            number = 0 if any(dropped is event for dropped, _ in drops) else self._queue.recorded
         self._tell(drops)
         return number
+
+    def verdict(self, number: int, event: StepEvent) -> DropReason | Literal["held"] | None:
+        """Why an awaited event was dropped; ``None`` where it was sent. Ends the waiting for it."""
+        with self._lock:
+            reason = self._awaited.pop(event.event_id, None)
+            return "held" if number in self._queue else reason
 
     def holds(self, number: int) -> bool:
         """Whether the event is not settled yet."""
@@ -98,8 +118,7 @@ class Outbox:
             self._sent += sum(self._queue.remove(number) is not None for number in sent)
             for number in dropped:
                 if (event := self._queue.remove(number)) is not None:
-                    self._dropped[reason] += 1
-                    drops.append((event, reason))
+                    self._count(event, reason, drops)
             self._queue.give_back()
             self.queued = len(self._queue)
             self._settled.notify_all()
@@ -110,8 +129,8 @@ class Outbox:
         self.refuse = self.refuse or reason
         self.admit()
         with self._lock:
-            left = [number for number, _ in self._queue.take(self.queued)]
-            self.settle((), left, reason)
+            left = [number for number, _ in self._queue.take(len(self._queue))]
+        self.settle((), left, reason)
 
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
@@ -120,7 +139,7 @@ class Outbox:
                 remaining = None if deadline is None else deadline - time.monotonic()
                 if remaining is not None and remaining <= 0:
                     return
-                self._settled.wait(remaining)
+                self._settled.wait(remaining if remaining is None else min(remaining, threading.TIMEOUT_MAX))
 
     def stats(self, retries: int, mask_failures: int) -> Stats:
         """The counts of this moment."""
@@ -129,24 +148,45 @@ class Outbox:
             dropped = {str(reason): count for reason, count in self._dropped.items()}
             return Stats(self._sent, len(self._queue), dropped, retries, mask_failures)
 
+    def _empty_inbox(self, drops: list[Dropped]) -> None:
+        if self.refuse is None:
+            self._queue.add_from(self.inbox)
+            self.queued = len(self._queue)
+        while self.inbox:
+            event = self.inbox[0]
+            self._add(event, drops)
+            # Removed only after it is added: an interruption between the two may repeat an event, never lose one.
+            if self.inbox and self.inbox[0] is event:
+                self.inbox.popleft()
+
     def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
-        dropped: Dropped | None
         if self.refuse is None:
             dropped = self._queue.add(event)
             self.queued = len(self._queue)
         else:
-            self._queue.pass_over()
-            dropped = event, self.refuse
+            dropped = (event, self.refuse)
         if dropped is not None:
-            self._dropped[dropped[1]] += 1
-            drops.append(dropped)
+            self._count(*dropped, drops)
+
+    def _count(self, event: StepEvent, reason: DropReason, drops: list[Dropped]) -> None:
+        self._dropped[reason] += 1
+        if event.event_id in self._awaited:
+            self._awaited[event.event_id] = reason
+        drops.append((event, reason))
 
     def _tell(self, drops: list[Dropped]) -> None:
-        # Outside of the lock: the callback is the application's and may do anything, even record steps.
-        for event, reason in drops:
-            warn_once(f"dropped:{reason}", "events are dropped (%s); stats() has the counts", reason)
-            if self._on_drop is not None:
-                try:
-                    self._on_drop(event, reason)
-                except Exception:
-                    warn_once("on_drop", "on_drop raised", exc_info=True)
+        # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of
+        # these, into a queue that is full, is counted and not told: that would go round for ever.
+        if not drops or getattr(self._telling, "now", False):
+            return
+        self._telling.now = True
+        try:
+            for event, reason in drops:
+                warn_once(f"dropped:{reason}", "events are dropped (%s); stats() has the counts", reason)
+                if self._on_drop is not None:
+                    try:
+                        self._on_drop(event, reason)
+                    except Exception:
+                        warn_once("on_drop", "on_drop raised", exc_info=True)
+        finally:
+            self._telling.now = False

@@ -39,7 +39,7 @@ class EventQueue:
 
     @property
     def recorded(self) -> int:
-        """How many events were ever added; the newest has this number."""
+        """The number of the newest event that was ever queued."""
         return self._first + len(self._events) - 1
 
     @property
@@ -56,7 +56,7 @@ class EventQueue:
         if len(self) >= self._capacity:
             dropped = self._make_room(event)
             if dropped is None:
-                self.pass_over()
+                # It gets no number: a place for each event that is dropped would grow for as long as an outage lasts.
                 return event, "queue_full"
         self._events.append(event)
         if self._rank is not None:
@@ -71,12 +71,6 @@ class EventQueue:
         self._events.extend(starmap(inbox.popleft, repeat((), max(0, min(len(inbox), room)))))
         if self._rank is not None:
             self._rank.add_all(self._numbered(start, len(self._events)), self._taken_through)
-
-    def pass_over(self) -> None:
-        """Counts an event that is not even queued."""
-        self._events.append(None)
-        self._gone += 1
-        self._advance()
 
     def take(self, count: int) -> list[tuple[int, StepEvent]]:
         """The oldest events, at most ``count``. They stay here, safe from being dropped, until `remove` or `give_back`."""

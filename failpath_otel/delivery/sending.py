@@ -11,6 +11,7 @@ from failpath_otel.delivery.masking import Mask, masked
 from failpath_otel.delivery.outbox import Outbox
 from failpath_otel.errors import DeliveryError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
+from failpath_otel.events.text import as_text
 from failpath_otel.exporters.protocol import EventExporter
 from failpath_otel.notices import warn_once
 
@@ -18,17 +19,16 @@ OnError = Callable[[Exception], object]
 
 _FIRST_BACKOFF_SECONDS: Final = 0.25
 _MAX_BACKOFF_SECONDS: Final = 10.0
+_MAX_HOLD_SECONDS: Final = 3600.0
 
 
 class Sender:
     """Sends from an outbox. Used by one thread at a time.
 
     Attributes:
-        error: The last failure that nobody asked for yet.
-        failures: How many attempts failed.
-        failing: Whether the last attempt failed and its events are held.
+        lost: The last failure that cost events and that nobody asked for yet.
+        held: Why the last attempt failed, whose events are held; ``None`` from the next that succeeds.
         hold_until: Until when (monotonic seconds) the destination asked not to be called.
-        busy: Whether the exporter is at work.
     """
 
     def __init__(
@@ -43,35 +43,40 @@ class Sender:
         self._attempts = 0
         self.retries = 0
         self.mask_failures = 0
-        self.error: DeliveryError | None = None
-        self.failures = 0
-        self.failing = False
+        self.lost: DeliveryError | None = None
+        self.held: DeliveryError | None = None
         self.hold_until = 0.0
-        self.busy = False
 
-    def send(self, timeout_millis: int) -> float:
-        """Tries to send the oldest batch; returns the seconds to wait before the next attempt, 0 where there is no need."""
+    @property
+    def failing(self) -> bool:
+        """Whether the last attempt failed and its events are held."""
+        return self.held is not None
+
+    def send(self, timeout_millis: int, guard: type[BaseException] = Exception) -> float:
+        """Tries to send the oldest batch; returns the seconds to wait before the next attempt, 0 where there is no need.
+
+        ``guard`` is what counts as a failure of the exporter: on a thread of our own, everything.
+        """
         batch = self._outbox.take(self._max_batch_size)
         if not batch:
             return 0.0
         if self.failing:
             self.retries += 1
-        self.busy = True
         try:
-            batch = self._masked(batch)
+            batch = self._masked(batch, guard)
             self._exporter.export([event for _, event in batch], timeout_millis=timeout_millis)
-        except Exception as error:
+        except guard as error:
+            # Told first, so that whoever waits in flush() finds the callback done.
+            self._tell(error, guard)
             return self._failed(batch, error)
         except BaseException:
             self._outbox.give_back()
             raise
-        finally:
-            self.busy = False
-        self._settled()
+        self._released()
         self._outbox.settle(number for number, _ in batch)
         return 0.0
 
-    def _masked(self, batch: list[tuple[int, StepEvent]]) -> list[tuple[int, StepEvent]]:
+    def _masked(self, batch: list[tuple[int, StepEvent]], guard: type[BaseException]) -> list[tuple[int, StepEvent]]:
         mask = self._mask
         if mask is None:
             return batch
@@ -79,7 +84,7 @@ class Sender:
         for number, event in batch:
             if number > self._masked_through:
                 # Once for each event, however often it is tried: a mask may count, or draw random tokens.
-                safe, worked = masked(event, mask)
+                safe, worked = masked(event, mask, guard)
                 self.mask_failures += not worked
                 self._outbox.replace(number, safe)
                 self._masked_through = number
@@ -88,13 +93,12 @@ class Sender:
                 out.append((number, event))
         return out
 
-    def _failed(self, batch: list[tuple[int, StepEvent]], error: Exception) -> float:
-        self._tell(error)
+    def _failed(self, batch: list[tuple[int, StepEvent]], error: BaseException) -> float:
         if isinstance(error, RetryableError):
             warn_once("send", "events cannot be sent and are held: %s", error)
             return self._hold(error)
-        self._settled()
-        self._note(error)
+        self._released()
+        self.lost = _delivery_error(error)
         numbers = [number for number, _ in batch]
         if isinstance(error, RejectedError):
             warn_once("rejected", "events were rejected: %s", error)
@@ -104,38 +108,46 @@ class Sender:
             warn_once("unauthorized", "sending stops: %s", error)
             self._outbox.close("unauthorized")
         else:
-            warn_once("export", "a batch of %d events was refused: %s: %s", len(batch), type(error).__name__, error)
+            warn_once("export", "a batch of %d events was refused: %s: %s", len(batch), type(error).__name__, as_text(error))
             self._outbox.settle((), numbers)
         return 0.0
 
     def _hold(self, error: RetryableError) -> float:
-        self._note(error)
-        self.failing = True
-        pause = error.retry_after
-        if pause is None:
+        self.held = _delivery_error(error)
+        asked = _seconds(error.retry_after)
+        if asked:
+            # Not less than the first backoff: a moment that is over already would have us call without a pause.
+            pause = max(asked, _FIRST_BACKOFF_SECONDS)
+            self.hold_until = time.monotonic() + asked
+        else:
             ceiling = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._attempts, 16))
             # Jitter keeps the processes of a fleet from coming back all at once.
             pause = random.uniform(ceiling / 2, ceiling)  # noqa: S311 - no secret is drawn
-        else:
-            self.hold_until = time.monotonic() + pause
         self._attempts += 1
         self._outbox.give_back()
         return pause
 
-    def _note(self, error: Exception) -> None:
-        failure = DeliveryError(str(error))
-        failure.__cause__ = error
-        self.error = failure
-        self.failures += 1
-
-    def _settled(self) -> None:
-        self.failing = False
+    def _released(self) -> None:
+        self.held = None
         self._attempts = 0
         self.hold_until = 0.0
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: BaseException, guard: type[BaseException]) -> None:
         if self._on_error is not None:
             try:
-                self._on_error(error)
-            except Exception:
+                self._on_error(error if isinstance(error, Exception) else _delivery_error(error))
+            except guard:
                 warn_once("on_error", "on_error raised", exc_info=True)
+
+
+def _delivery_error(cause: BaseException) -> DeliveryError:
+    error = DeliveryError(as_text(cause) or type(cause).__name__)
+    error.__cause__ = cause
+    return error
+
+
+def _seconds(retry_after: object) -> float:
+    """The wait that an exporter asked for, bounded; 0 where it asked for none, or for what is no time."""
+    if not isinstance(retry_after, int | float) or not retry_after > 0:
+        return 0.0
+    return float(min(retry_after, _MAX_HOLD_SECONDS))

@@ -26,6 +26,10 @@ from failpath_otel.notices import warn_once
 _SUPPRESS_INSTRUMENTATION_KEY: Final[str] = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 _NEVER: Final = 1 << 62
 _AFTER_A_FAULT_SECONDS: Final = 1.0
+_IDLE_SECONDS: Final = 5.0
+"""How often an idle worker looks by itself: what was to wake it may have been cut off, such as by an alarm that raises."""
+_REFUSED: Final = frozenset({"rejected", "unauthorized"})
+_LONG_MILLIS: Final = 365 * 24 * 3600 * 1000
 
 
 class Delivery:
@@ -67,12 +71,12 @@ class Delivery:
         self._refuse: DropReason | None = refuse
         self._closed = False
         self._exporter_closed = False
+        self._adopting: dict[int, threading.RLock] = {}
         self._start_afresh()
         process.watch(self)
 
     def _start_afresh(self) -> None:
         """The state of a new process: nothing queued, no worker, no lock that another thread may hold."""
-        self._pid = os.getpid()
         self._outbox = Outbox(self._max_queue_size, self._on_drop, self._refuse)
         self._sender = Sender(
             self._outbox,
@@ -83,18 +87,29 @@ class Delivery:
         )
         self._inbox = self._outbox.inbox
         self._starting = threading.RLock()
+        self._sending = threading.Lock()
         self._worker: threading.Thread | None = None
         # The worker sleeps on this queue, whose put() is safe in signal handlers and finalizers, unlike a Condition's notify().
         self._signal: SimpleQueue[None] = SimpleQueue()
         self._wake_at = 1
-        self._nudges = 0
+        self._nudged = object()
         self._hurry_through = 0
+        self._pid = os.getpid()
 
     def after_fork(self) -> None:
         """Called in a forked child: what was queued is the parent's to send, what it counted the parent's to tell."""
         self._start_afresh()
         if self._closed:
             self._outbox.close("shutdown")
+
+    def _adopt(self) -> None:
+        """Starts afresh after a fork that went round Python's hooks, such as uWSGI's."""
+        pid = os.getpid()
+        if self._pid != pid:
+            # A lock of the parent may be held for ever, so the first who comes brings one.
+            with self._adopting.setdefault(pid, threading.RLock()):
+                if self._pid != pid:
+                    self.after_fork()
 
     @property
     def closed(self) -> bool:
@@ -105,36 +120,51 @@ class Delivery:
 
     def record(self, event: StepEvent) -> None:
         """Takes an event and returns at once."""
-        if self._pid != os.getpid():  # a fork that went round Python's hooks, such as uWSGI's
-            self.after_fork()
+        if self._pid != os.getpid():
+            self._adopt()
         self._inbox.append(event)
+        if self._outbox.refuse:
+            self._outbox.admit()
+            return
         waiting = len(self._inbox)
         if waiting >= self._wake_at:
             self._wake_at = _NEVER
-            self._start_worker()
+            if not self._start_worker():
+                self._wake_at = 1  # no thread can be started now; the next event tries again
             self._signal.put(None)
-        if waiting + self._outbox.queued > self._max_queue_size or self._outbox.refuse:
+        if waiting + self._outbox.queued > self._max_queue_size:
             self._outbox.admit()
 
     def record_and_wait(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
         """Takes an event and waits until it is sent, refused, or not sent for now; that failure is returned.
 
-        While the destination is failing already, the event is queued and nothing is waited for.
+        While the destination is failing already, the event is queued and nothing is waited for; nor is it on the worker
+        itself, where callbacks run, or in a signal handler that interrupted a change of the queue.
         """
-        if self._pid != os.getpid():
-            self.after_fork()
+        self._adopt()
+        if threading.current_thread() is self._worker:
+            self.record(event)
+            return None
         deadline = _deadline(timeout_millis) if timeout_millis else None
-        sender = self._sender
-        failing, failures = sender.failing, sender.failures
-        number = self._outbox.add(event)
-        if self._outbox.refuse:
-            return DeliveryError(f"the event was dropped: {self._outbox.refuse}")
-        if not failing and self._start_worker():
-            self._nudge(number)
-            self._outbox.wait(lambda: not self._outbox.holds(number) or sender.failures != failures, deadline)
-        if self._outbox.holds(number):
-            return sender.error or DeliveryError(f"not sent within {timeout_millis} ms; it is tried again in the background")
-        return sender.error if sender.failures != failures else None
+        sender, outbox = self._sender, self._outbox
+        failing = sender.failing
+        number = outbox.add_awaited(event)
+        if number is None:
+            return None
+        try:
+            if outbox.refuse is None and not failing:
+                if self._start_worker():
+                    self._nudge(number)
+                    outbox.wait(lambda: not outbox.holds(number) or sender.failing, deadline)
+                else:
+                    self._send_here(number, deadline or _deadline(_LONG_MILLIS))
+        finally:
+            verdict = outbox.verdict(number, event)
+        if verdict == "held":
+            return sender.held or DeliveryError(f"not sent within {timeout_millis} ms; it is tried again in the background")
+        if verdict is None or verdict == "superseded":
+            return None
+        return (verdict in _REFUSED and sender.lost) or DeliveryError(f"the event was dropped: {verdict}")
 
     # Waiting, on the application's threads.
 
@@ -148,30 +178,35 @@ class Delivery:
         if self._closed:
             return
         deadline = _deadline(timeout_millis)
-        if self._pid == os.getpid():
-            self._drain(deadline, give_up_when_held=True)
+        self._drain(deadline, give_up_when_held=True)
         self._closed = True
         self._outbox.close("shutdown")
-        self._signal.put(None)
-        if not self._sender.busy:
-            self._close_exporter()
         process.forget(self)
+        self._signal.put(None)
+        worker = self._worker
+        if worker is None or not worker.is_alive():
+            self._close_exporter()
+        elif worker is not threading.current_thread():
+            worker.join(max(0.0, deadline - time.monotonic()))  # it closes the exporter as soon as that is idle
 
     def stats(self) -> Stats:
         """The counts of this moment."""
+        self._adopt()
         return self._outbox.stats(self._sender.retries, self._sender.mask_failures)
 
     def take_error(self) -> DeliveryError | None:
-        """The failure since the last call, if there was one."""
-        error, self._sender.error = self._sender.error, None
-        return error
+        """The failure since the last call, if there was one: events were lost, or could not be sent and are held."""
+        sender = self._sender
+        lost, sender.lost = sender.lost, None
+        return lost or sender.held
 
     def _drain(self, deadline: float, *, give_up_when_held: bool) -> None:
+        self._adopt()
         outbox = self._outbox
         outbox.admit()
         through = outbox.recorded
-        if outbox.oldest > through:
-            return
+        if outbox.oldest > through or threading.current_thread() is self._worker:
+            return  # a callback on the worker cannot wait for the worker
 
         def done() -> bool:
             return outbox.oldest > through or (give_up_when_held and self._sender.hold_until > deadline)
@@ -185,14 +220,22 @@ class Delivery:
     def _send_here(self, through: int, deadline: float) -> None:
         """Sends on the calling thread: at the interpreter's exit Python starts no more threads."""
         token = _suppress_instrumentation()
+        pause = 0.0
         try:
             while self._outbox.oldest <= through:
-                remaining = int((deadline - time.monotonic()) * 1000)
-                if remaining <= 0 or self._sender.hold_until > deadline:
+                now = time.monotonic()
+                pause = max(pause, self._sender.hold_until - now)
+                if now >= deadline or self._sender.hold_until > deadline:
                     return
-                pause = self._sender.send(min(remaining, self._send_timeout_millis or remaining))
-                if pause:
-                    time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+                time.sleep(max(0.0, min(pause, deadline - now)))
+                remaining = deadline - time.monotonic()
+                if remaining <= 0 or not self._sending.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
+                    return
+                try:
+                    millis = max(1, int((deadline - time.monotonic()) * 1000))
+                    pause = self._sender.send(min(millis, self._send_timeout_millis or millis))
+                finally:
+                    self._sending.release()
         finally:
             otel_context.detach(token)
 
@@ -200,80 +243,84 @@ class Delivery:
 
     def _start_worker(self) -> bool:
         """Starts the worker where there is none; False where no thread can be started."""
+        process.finish_in_child()
         if self._worker is not None and self._worker.is_alive():
             return True
         with self._starting:
             if self._worker is not None and self._worker.is_alive():
                 return True
-            worker = threading.Thread(target=self._run, name="failpath-delivery", daemon=True)
+            # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
+            self._worker = threading.Thread(target=self._run, name="failpath-delivery", daemon=True)
             try:
-                worker.start()
+                self._worker.start()
             except RuntimeError:
+                self._worker = None
                 return False
-            self._worker = worker
-        process.finish_in_child()
         return True
 
     def _nudge(self, through: int) -> None:
         """Has the worker send everything up to this number without waiting for company or for the end of a backoff."""
         self._hurry_through = max(self._hurry_through, through)
-        self._nudges += 1
+        self._nudged = object()
         self._signal.put(None)
 
     def _run(self) -> None:
         _suppress_instrumentation()
-        signal = self._signal
+        me = threading.current_thread()
         try:
-            while signal is self._signal:
-                self._await_batch()
-                if self._outbox.queued:
-                    pause = self._send()
-                    if pause:
-                        self._back_off(pause)
-                elif self._closed:
+            while self._worker is me:
+                if self._closed and not self._outbox.queued:
                     self._close_exporter()
                     return
+                self._survive(me)
         finally:
-            self._wake_at = 1  # whatever ended the worker, the next event starts another
+            if self._worker is me:
+                self._wake_at = 1  # whatever ended the worker, the next event starts another
 
-    def _send(self) -> float:
-        try:
-            return self._sender.send(self._send_timeout_millis)
-        except Exception:
-            warn_once("worker", "delivery failed in an unexpected way and goes on", exc_info=True)
-            return _AFTER_A_FAULT_SECONDS
-
-    def _await_batch(self) -> None:
+    def _survive(self, me: threading.Thread) -> None:
+        """One round of work; whatever it raises, be it a callback's SystemExit, the worker goes on."""
         outbox = self._outbox
+        try:
+            self._await_batch(outbox)
+            if outbox.queued and self._worker is me:
+                with self._sending:
+                    pause = self._sender.send(self._send_timeout_millis, BaseException)
+                if pause:
+                    self._back_off(pause)
+        except BaseException:
+            warn_once("worker", "delivery failed in an unexpected way and goes on", exc_info=True)
+            outbox.give_back()
+            with contextlib.suppress(Empty):
+                self._signal.get(timeout=_AFTER_A_FAULT_SECONDS)
+
+    def _await_batch(self, outbox: Outbox) -> None:
         outbox.admit()
         if not outbox.queued and not self._closed:
-            self._sleep(1, None)
+            self._sleep(1, _IDLE_SECONDS)
             outbox.admit()
         missing = self._max_batch_size - outbox.queued
         if missing > 0 and outbox.queued and not self._closed and outbox.oldest > self._hurry_through:
             self._sleep(missing, self._linger_seconds)
             outbox.admit()
 
-    def _sleep(self, wake_at: int, seconds: float | None) -> None:
-        nudges = self._nudges
+    def _sleep(self, wake_at: int, seconds: float) -> None:
+        nudged = self._nudged
         self._wake_at = wake_at
         # Looked at after wake_at is set, and set by others before they look at it: one of the two sees the other.
-        if len(self._inbox) < wake_at and not self._closed and self._nudges == nudges:
+        if len(self._inbox) < wake_at and not self._closed and self._nudged is nudged:
             with contextlib.suppress(Empty):
                 self._signal.get(timeout=seconds)
         self._wake_at = _NEVER
 
     def _back_off(self, seconds: float) -> None:
         """Waits before the next attempt. A flush cuts it short, unless the destination itself asked for the wait."""
-        nudges = self._nudges
+        nudged = self._nudged
         until = time.monotonic() + seconds
-        while (remaining := until - time.monotonic()) > 0 and self._outbox.queued:
-            if self._nudges != nudges and self._sender.hold_until < until - 0.001:
-                return
-            try:
-                self._signal.get(timeout=remaining)
-            except Empty:
-                return
+        while (now := time.monotonic()) < until and self._outbox.queued:
+            if self._nudged is not nudged:
+                until = min(until, self._sender.hold_until)
+            with contextlib.suppress(Empty):
+                self._signal.get(timeout=max(0.0, until - now))
 
     def _close_exporter(self) -> None:
         with self._starting:
@@ -287,7 +334,7 @@ class Delivery:
 
 
 def _deadline(timeout_millis: float) -> float:
-    return time.monotonic() + timeout_millis / 1000
+    return time.monotonic() + max(0.0, min(timeout_millis, _LONG_MILLIS)) / 1000
 
 
 def _suppress_instrumentation() -> Token[otel_context.Context]:

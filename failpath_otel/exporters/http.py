@@ -12,18 +12,21 @@ from typing import Any, Final
 
 import msgspec
 import requests
+import urllib3
 
+from failpath_otel.config import is_loopback
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.events.wire import encode_event, join_events
+from failpath_otel.exporters.deadline import MAX_ANSWER_BYTES, DeadlineAdapter
+from failpath_otel.exporters.deadline import deadline as answer_deadline
 
 EVENTS_PATH: Final = "/v1/events"
 
 _GZIP_ABOVE_BYTES: Final = 1024
 _MAX_BODY_BYTES: Final = 1024 * 1024
 """A quarter of what the server takes, so that a batch of large events goes out in several requests."""
-_MAX_ANSWER_BYTES: Final = 1024 * 1024
 _MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 
 
@@ -96,19 +99,27 @@ class HttpExporter:
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             raise RetryableError(f"no time was left to reach {self._url}")
+        token = answer_deadline.set(deadline)
         try:
             with self._connected().post(
                 self._url, data=body, headers=headers, timeout=remaining, allow_redirects=False, stream=True
             ) as response:
-                return response.status_code, response.headers, _read(response, deadline)
+                return response.status_code, response.headers, _read(response)
         except (requests.RequestException, OSError) as error:
             raise RetryableError(f"{self._url} cannot be reached: {_reason(error)}") from error
+        finally:
+            answer_deadline.reset(token)
 
     def _connected(self) -> requests.Session:
         if self._session is None or self._pid != os.getpid():
             # A forked child must not write into its parent's connection.
             session = requests.Session()
-            session.headers["User-Agent"] = self._user_agent
+            session.mount("http://", DeadlineAdapter())
+            session.mount("https://", DeadlineAdapter())
+            session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
+            if is_loopback(self._url):
+                # What is meant for this machine, perhaps without a key, must not go to a proxy from the environment.
+                session.trust_env = False
             # Set on the session, because requests lets ~/.netrc replace an Authorization header that is merely a header.
             session.auth = self._authorize
             self._session, self._pid = session, os.getpid()
@@ -141,16 +152,13 @@ def _within_limit(batch: Sequence[StepEvent], rejected: dict[str, str]) -> Itera
         yield ids, encoded
 
 
-def _read(response: requests.Response, deadline: float | None) -> bytes:
-    """The body, as far as the deadline and the bound on answers allow; the status alone decides what happened."""
-    parts: list[bytes] = []
-    size = 0
-    for part in response.iter_content(64 * 1024):
-        parts.append(part)
-        size += len(part)
-        if size > _MAX_ANSWER_BYTES or (deadline is not None and time.monotonic() > deadline):
-            break
-    return b"".join(parts)
+def _read(response: requests.Response) -> bytes:
+    """The body as it came, or nothing where it breaks off: the status alone decides what happened."""
+    try:
+        body: bytes = response.raw.read(MAX_ANSWER_BYTES, decode_content=False)
+    except (urllib3.exceptions.HTTPError, OSError):
+        return b""
+    return body
 
 
 def _rejected_in(body: bytes) -> dict[str, str]:

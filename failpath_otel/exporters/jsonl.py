@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from failpath_otel.errors import RejectedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.wire import encode_event
 
@@ -29,18 +31,39 @@ class JsonlExporter:
 
         Raises:
             OSError: The file cannot be written; the batch counts as rejected.
+            RejectedError: Some events cannot be encoded; the others are written.
         """
-        lines = b"".join(encode_event(event) + b"\n" for event in batch)
+        rejected: dict[str, str] = {}
+        lines = b"".join(_encoded(batch, rejected))
         if self._path is not None:
             _append(self._path, lines)
         else:
             # The stream of this moment: test runners and daemons replace sys.stdout.
-            stream = self._stream or sys.stdout
-            stream.write(lines.decode())
-            stream.flush()
+            _write(self._stream or sys.stdout, lines.decode())
+        if rejected:
+            raise RejectedError(rejected)
 
     def close(self) -> None:
         """Does nothing: a path is open only while a batch is written, a stream is its owner's to close."""
+
+
+def _encoded(batch: Sequence[StepEvent], rejected: dict[str, str]) -> Iterator[bytes]:
+    for event in batch:
+        try:
+            line = encode_event(event)
+        except Exception as error:
+            rejected[event.event_id] = f"cannot be encoded: {error}"
+            continue
+        yield line + b"\n"
+
+
+def _write(stream: IO[str], lines: str) -> None:
+    try:
+        stream.write(lines)
+    except UnicodeEncodeError:
+        # The stream's encoding lacks characters of ours, and JSON can say them in ASCII.
+        stream.write("".join(f"{json.dumps(json.loads(line))}\n" for line in lines.split("\n") if line))
+    stream.flush()
 
 
 def _append(path: Path, lines: bytes) -> None:
