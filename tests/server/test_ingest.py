@@ -207,6 +207,35 @@ def test_tables_that_are_gone_are_an_outage_and_no_reason_to_reject(db, query):
     run(story())
 
 
+def test_a_transaction_that_fails_at_its_end_leaves_nothing_behind_also_not_in_memory(db, query, monkeypatch):
+    """The writer remembers runs, names and ids; what it learnt in a transaction that failed must be forgotten again."""
+    from sqlalchemy.exc import OperationalError
+
+    from failpath_otel.server.tally import Tally
+
+    async def story():
+        async with house(db) as home:
+            await home.tell(event("a"))
+            with monkeypatch.context() as patched:
+                patched.setattr(Tally, "write", _raising(OperationalError("COMMIT", {}, Exception("disk is full"))))
+                with pytest.raises(StoreUnavailable, match="disk is full"):
+                    await home.tell(event("b", "error"), event("new", flow="new"))
+            assert await home.tell(event("b"), event("other", flow="new")) == (2, 0)
+            (row,) = home.queries.runs("checkout").runs
+            assert (row.steps.success, row.steps.error) == (2, 0)
+            assert [node.step_key for node in home.queries.flows().flows[1].nodes] == ["other"]
+
+    run(story())
+    assert query("SELECT count(*) FROM events") == [(3,)]
+
+
+def _raising(error):
+    def fail(*_):
+        raise error
+
+    return fail
+
+
 def _block(home, monkeypatch):
     """Holds the writer until the returned event is set."""
     import threading
