@@ -212,7 +212,8 @@ def test_equal_stories_have_no_differences() -> None:
         (
             replace(DONE, steps={key: step for key, step in DONE.steps.items() if key != "send-receipt-email"}),
             (
-                "checkout req_1: order of steps: done validate-cart, charge-card, reserve-stock, create-order, send-receipt-email, "
+                "checkout req_1: order of steps: "
+                "done validate-cart, charge-card, reserve-stock, create-order, send-receipt-email, "
                 "the server knows validate-cart, charge-card, reserve-stock, create-order"
             ),
         ),
