@@ -103,20 +103,16 @@ class _Renderer:
 
     def entries(self, mapping: Mapping[Any, Any], depth: int) -> Rendered:
         out: Rendered = {}
-        total = 0
-        cut = 0
-        for key, value in mapping.items():
-            total += 1
+        for done, (key, value) in enumerate(mapping.items()):
             name = clip(key if type(key) is str else as_text(key), 512)
             cost = _json_bytes(name) + 2
-            if cut or self._left <= cost + 8:
-                cut += 1
-                continue
+            if self._left <= cost + 8:
+                total = len(mapping)  # the rest is not looked at: it may be a million entries
+                out[CUT_KEY] = f"[cut {total - done} of {total} entries]"
+                self._left -= 48
+                break
             self._left -= cost
             out[name] = self.value(value, depth)
-        if cut:
-            out[CUT_KEY] = f"[cut {cut} of {total} entries]"
-            self._left -= 48
         return out
 
     def items(self, values: Iterable[Any], depth: int) -> list[Any]:

@@ -30,14 +30,16 @@ def scrub(text: str) -> str:
 
 def clip(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
     """``text`` scrubbed and, over ``max_bytes``, cut with a mark that says how much is missing."""
-    text = scrub(text)
-    if len(text) * 4 <= max_bytes:
+    length = len(text)
+    # A character has at least a byte: of a text of many megabytes only the beginning is looked at.
+    text = scrub(text if length <= max_bytes else text[:max_bytes])
+    if length * 4 <= max_bytes:
         return text
     raw = text.encode()
-    if len(raw) <= max_bytes:
+    if length <= max_bytes and len(raw) <= max_bytes:
         return text
     kept = raw[: max(0, max_bytes - 40)].decode(errors="ignore")
-    return f"{kept}… [cut {len(text) - len(kept)} characters]"
+    return f"{kept}… [cut {length - len(kept)} characters]"
 
 
 def clip_middle(text: str, max_bytes: int = MAX_TEXT_BYTES) -> str:
