@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copy
 from collections.abc import Callable
 
 import msgspec

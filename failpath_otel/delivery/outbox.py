@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter, deque
@@ -37,9 +38,11 @@ class Outbox:
         self._on_drop = on_drop
         self._queue = EventQueue(capacity)
         self._lock = threading.RLock()
-        # typeshed does not know this method, on which threading.Condition relies too.
-        self._interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
-        self._settled = threading.Condition(self._lock)
+        # Whether the calling thread was interrupted while it held the lock. typeshed does not know this method, on which
+        # threading.Condition relies too.
+        self.interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
+        # No threading.Condition: its __enter__ is Python code, within which a signal handler that raises leaves the lock held.
+        self._waiters: list[threading.Lock] = []
         self._sent = 0
         self._dropped: Counter[DropReason] = Counter()
         self._awaited: dict[str, DropReason | None] = {}
@@ -58,7 +61,7 @@ class Outbox:
 
     def admit(self) -> None:
         """Moves the inbox into the queue."""
-        if self._interrupts_holder():
+        if self.interrupts_holder():
             return
         drops: list[Dropped] = []
         with self._lock:
@@ -71,7 +74,7 @@ class Outbox:
         ``None`` on a thread that was interrupted while it held the lock: there the event is merely recorded, since waiting
         for it would wait for the interrupted code.
         """
-        if self._interrupts_holder():
+        if self.interrupts_holder():
             self.inbox.append(event)
             return None
         drops: list[Dropped] = []
@@ -107,21 +110,21 @@ class Outbox:
 
     def give_back(self) -> None:
         """What was taken waits again."""
-        with self._settled:
+        with self._lock:
             self._queue.give_back()
-            self._settled.notify_all()
+        self._wake_waiters()
 
     def settle(self, sent: Iterable[int], dropped: Iterable[int] = (), reason: DropReason = "rejected") -> None:
         """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
         drops: list[Dropped] = []
-        with self._settled:
+        with self._lock:
             self._sent += sum(self._queue.remove(number) is not None for number in sent)
             for number in dropped:
                 if (event := self._queue.remove(number)) is not None:
                     self._count(event, reason, drops)
             self._queue.give_back()
             self.queued = len(self._queue)
-            self._settled.notify_all()
+        self._wake_waiters()
         self._tell(drops)
 
     def close(self, reason: DropReason) -> None:
@@ -134,12 +137,17 @@ class Outbox:
 
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
-        with self._settled:
+        waiter = threading.Lock()
+        waiter.acquire()
+        self._waiters.append(waiter)
+        try:
             while not done():
-                remaining = None if deadline is None else deadline - time.monotonic()
-                if remaining is not None and remaining <= 0:
+                remaining = threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
+                if remaining <= 0:
                     return
-                self._settled.wait(remaining if remaining is None else min(remaining, threading.TIMEOUT_MAX))
+                waiter.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
+        finally:
+            self._waiters.remove(waiter)
 
     def stats(self, retries: int, mask_failures: int) -> Stats:
         """The counts of this moment."""
@@ -159,11 +167,20 @@ class Outbox:
             if self.inbox and self.inbox[0] is event:
                 self.inbox.popleft()
 
+    def _empty_inbox(self, drops: list[Dropped]) -> None:
+        while self.inbox:
+            event = self.inbox[0]
+            self._add(event, drops)
+            # Removed only after it is added: an interruption between the two may repeat an event, never lose one.
+            if self.inbox and self.inbox[0] is event:
+                self.inbox.popleft()
+
     def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
         if self.refuse is None:
             dropped = self._queue.add(event)
             self.queued = len(self._queue)
         else:
+            self._queue.pass_over()
             dropped = (event, self.refuse)
         if dropped is not None:
             self._count(*dropped, drops)

@@ -179,6 +179,8 @@ class Delivery:
             return
         deadline = _deadline(timeout_millis)
         self._drain(deadline, give_up_when_held=True)
+        if self._outbox.interrupts_holder():
+            return  # a signal handler that interrupted a change of the queue leaves it to the interpreter's exit
         self._closed = True
         self._outbox.close("shutdown")
         process.forget(self)
@@ -205,8 +207,8 @@ class Delivery:
         outbox = self._outbox
         outbox.admit()
         through = outbox.recorded
-        if outbox.oldest > through or threading.current_thread() is self._worker:
-            return  # a callback on the worker cannot wait for the worker
+        if outbox.oldest > through or threading.current_thread() is self._worker or outbox.interrupts_holder():
+            return  # a callback on the worker cannot wait for the worker, nor a signal handler for what it interrupted
 
         def done() -> bool:
             return outbox.oldest > through or (give_up_when_held and self._sender.hold_until > deadline)
