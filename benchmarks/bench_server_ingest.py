@@ -170,7 +170,7 @@ def accepted(url: str) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """The processor time that a process took so far, where the system tells it; a busy machine changes it less than the rate."""
+    """The processor time that a process took so far, where the system tells it; it varies less than a rate."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

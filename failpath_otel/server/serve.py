@@ -133,7 +133,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         ConfigError: The address or the database cannot be used.
     """
     _untraced()
-    # Events by the thousand come and go without cycles; at Python's own threshold a quarter of the time goes into looking for some.
+    # Events by the thousand come and go without cycles; at Python's own threshold a quarter of the time goes into
+    # looking for some.
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     with listen(settings.host, settings.port) as listener:
         build(settings, listener, announce).run(sockets=[listener])
