@@ -167,14 +167,6 @@ class Outbox:
             if self.inbox and self.inbox[0] is event:
                 self.inbox.popleft()
 
-    def _empty_inbox(self, drops: list[Dropped]) -> None:
-        while self.inbox:
-            event = self.inbox[0]
-            self._add(event, drops)
-            # Removed only after it is added: an interruption between the two may repeat an event, never lose one.
-            if self.inbox and self.inbox[0] is event:
-                self.inbox.popleft()
-
     def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
         if self.refuse is None:
             dropped = self._queue.add(event)
