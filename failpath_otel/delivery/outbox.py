@@ -172,7 +172,6 @@ class Outbox:
             dropped = self._queue.add(event)
             self.queued = len(self._queue)
         else:
-            self._queue.pass_over()
             dropped = (event, self.refuse)
         if dropped is not None:
             self._count(*dropped, drops)
@@ -182,6 +181,11 @@ class Outbox:
         if event.event_id in self._awaited:
             self._awaited[event.event_id] = reason
         drops.append((event, reason))
+
+    def _wake_waiters(self) -> None:
+        for waiter in self._waiters.copy():
+            with contextlib.suppress(RuntimeError):  # awake already
+                waiter.release()
 
     def _tell(self, drops: list[Dropped]) -> None:
         # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of
