@@ -88,7 +88,7 @@ def test_what_gives_a_coroutine_in_another_way_is_awaited(client: RecordingClien
     fn: Callable[[int], Any] = {
         "partial": functools.partial(charge),
         "callable": Charge(),
-        "returns-awaitable": lambda amount: charge(amount),
+        "returns-awaitable": lambda amount: charge(amount),  # noqa: PLW0108 - no coroutine function, but it gives a coroutine
     }[kind]
 
     async def main() -> None:
@@ -514,7 +514,7 @@ def test_an_asynchronous_generator_closed_early_succeeded(
                 await asyncio.create_task(generator.aclose())
             else:
                 del generator
-                while len(client.events) < 2:
+                while len(client.events) < 2:  # noqa: ASYNC110 - the loop's own doing; nothing tells of it
                     await asyncio.sleep(0)
             assert not trace.get_current_span().is_recording()
 
