@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, select, union_all
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from failpath_otel.events.wire import format_time
 from failpath_otel.flows import Flows
 from failpath_otel.server import rows, tables
 from failpath_otel.server.cursor import BadQuery, decode_cursor, encode_cursor
-from failpath_otel.server.derive import QUIET_US, Standing, declared_keys, derive, run_status, stuck_limit_us
+from failpath_otel.server.derive import Standing, declared_keys, derive, run_status, stuck_limit_us
 from failpath_otel.server.detail import fact_of_row, first_error, run_detail, time_or_none, wire_event
 from failpath_otel.server.fold import ORDER, fold
+from failpath_otel.server.search import RunFilter, find_runs
 from failpath_otel.server.statistics import duration_histograms, flow_rows, step_keys
 from failpath_otel.server.store import Store
 from failpath_otel.server.tables import Found
@@ -80,7 +81,8 @@ class Queries:
                 flow_id = connection.execute(select(tables.flows.c.id).where(tables.flows.c.slug == flow)).scalar()
                 if flow_id is None:
                     return rows.RunPage(runs=[], next_cursor=None)
-            found = self._page(connection, flow_id, status, q, limit + 1, after, now_us)
+            wanted = RunFilter(flow_id=flow_id, status=status, q=q, after=after)
+            found = find_runs(connection, wanted, limit + 1, now_us)
             shown = found[:limit]
             slugs = _slugs(connection, {row.flow_id for row in shown})
             limits = self._stuck_limits(connection, [row for row in shown if row.running_since is not None])
@@ -135,41 +137,6 @@ class Queries:
     def _now_us(self) -> int:
         return self._clock() // 1000
 
-    def _page(
-        self,
-        connection: Connection,
-        flow_id: int | None,
-        status: str | None,
-        q: str | None,
-        limit: int,
-        after: tuple[int, int] | None,
-        now_us: int,
-    ) -> list[Found]:
-        """The newest runs that fit.
-
-        Each standing is asked for on its own, so that an index gives its newest in order and nothing is sorted but these few.
-        """
-        runs = tables.runs
-        parts: list[Any] = []
-        for stands, recent in _standings(status):
-            part = select(runs).where(runs.c.stands == int(stands)).order_by(runs.c.started_us.desc(), runs.c.id.desc())
-            if flow_id is not None:
-                part = part.where(runs.c.flow_id == flow_id)
-            if recent is not None:
-                opened = now_us - QUIET_US
-                part = part.where(runs.c.last_arrival_us >= opened if recent else runs.c.last_arrival_us < opened)
-            if after is not None:
-                started_us, last_id = after
-                part = part.where(runs.c.started_us <= started_us, (runs.c.started_us < started_us) | (runs.c.id < last_id))
-            if q:
-                contains = runs.c.run_key.contains if self._store.is_sqlite else runs.c.run_key.icontains
-                part = part.where(contains(q, autoescape=True))
-            parts.append(select(part.limit(limit).subquery()))
-        query: Any = parts[0] if len(parts) == 1 else union_all(*parts)
-        found = list(tables.fetch(connection, query))
-        found.sort(key=lambda row: (row.started_us, row.id), reverse=True)
-        return found[:limit]
-
     def _stuck_limits(self, connection: Connection, running: list[Found]) -> Mapping[tuple[int, str], int]:
         limits: dict[tuple[int, str], int] = {}
         for flow_id in {row.flow_id for row in running}:
@@ -199,19 +166,6 @@ class Queries:
             steps=rows.StepCounts(**counts, missing=missing),
             first_error=first_error(row),
         )
-
-
-def _standings(status: str | None) -> list[tuple[Standing, bool | None]]:
-    """The standings that a status is made of; the flag says on which side of the quiet window's edge."""
-    if status == "error":
-        return [(Standing.ERROR, None)]
-    if status == "success":
-        return [(Standing.COMPLETE, None)]
-    if status == "running":
-        return [(Standing.RUNNING, None), (Standing.WAITING, True)]
-    if status == "incomplete":
-        return [(Standing.WAITING, False)]
-    return [(stands, None) for stands in Standing]
 
 
 def _find_run(connection: Connection, flow: str, run_id: str) -> Found | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, Table, func, select, text
+from sqlalchemy import Connection, Table, func, select
 
 from failpath_otel.events.wire import format_time
 from failpath_otel.flows import Flow, Flows
@@ -66,10 +66,9 @@ def _stats(connection: Connection, flow_ids: list[int], now_us: int) -> Mapping[
     counts = _counts(connection, tables.run_counts, "stands")
     durations = _counts(connection, tables.run_durations, "bucket")
     runs = tables.runs
-    # Spelt out, not as a parameter, so that the index of waiting runs is seen to hold them all.
-    waits = text(f"stands = {Standing.WAITING.value}")
-    awaited = select(runs.c.flow_id, func.count()).where(waits, runs.c.last_arrival_us >= now_us - QUIET_US)
-    open_ = {row[0]: row[1] for row in connection.execute(awaited.group_by(runs.c.flow_id))}
+    awaited = select(tables.ANY_FLOW, func.count()).where(tables.WAITS, runs.c.last_arrival_us >= now_us - QUIET_US)
+    awaited = awaited.group_by(tables.ANY_FLOW)
+    open_ = {row[0]: row[1] for row in connection.execute(awaited)}
     stats: dict[int, rows.FlowStats] = {}
     for flow_id in flow_ids:
         own = counts.get(flow_id, {})

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from failpath_otel.errors import ConfigError
@@ -80,6 +81,10 @@ class Store:
     def close(self) -> None:
         """Gives back all connections and the right to write."""
         if self._advisory is not None:
+            # Said aloud, because the database notices a closed connection a moment later.
+            with suppress(SQLAlchemyError):
+                self._advisory.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _POSTGRES_LOCK})
+            self._advisory.invalidate()
             self._advisory.close()
         self._readers.dispose()
         self._writer.dispose()
@@ -117,11 +122,13 @@ class Store:
             raise ConfigError(f"the folder of the database does not allow SQLite's WAL (got {mode}): use a local disk for --db")
 
     def _lock_postgres(self, name: str) -> None:
-        # A session lock of its own connection; the server lets go of it when this process dies.
+        # A session lock of its own connection. The database lets go of it soon after this process died, so it is waited for.
         self._advisory = self._writer.connect().execution_options(isolation_level="AUTOCOMMIT")
-        taken = self._advisory.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _POSTGRES_LOCK}).scalar()
-        if not taken:
-            raise ConfigError(_taken(name))
+        self._advisory.execute(text(f"SET lock_timeout = {BUSY_TIMEOUT_MILLIS}"))
+        try:
+            self._advisory.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _POSTGRES_LOCK})
+        except OperationalError as error:
+            raise ConfigError(_taken(name)) from error
 
 
 def _version(connection: Connection) -> int | None:

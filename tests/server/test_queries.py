@@ -361,9 +361,11 @@ def test_lists_are_read_by_an_index(tmp_path):
             home.queries.flows()
 
     run(story())
-    assert plans
+    waiting = [plan for statement, plan in plans if "stands + 0" in statement and plan.startswith("SEARCH runs")]
+    assert sum("runs_waiting" in plan for plan in waiting) == 3, plans
     for statement, plan in plans:
-        assert "TEMP B-TREE FOR ORDER" not in plan, (statement, plan)
+        # Only the few runs within the quiet window are sorted.
+        assert "TEMP B-TREE FOR ORDER" not in plan or "stands + 0" in statement, (statement, plan)
         assert not plan.startswith("SCAN runs") or "USING" in plan, (statement, plan)
 
 
