@@ -12,6 +12,8 @@ from failpath_otel.server.problem import Problem, header
 
 MAX_WIRE_BYTES: Final = 4 * 1024 * 1024
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
+MAX_GZIP_MEMBERS: Final = 64
+MAX_COMMAS: Final = 2_000_000
 READ_TIMEOUT_SECONDS: Final = 30.0
 
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
@@ -51,7 +53,7 @@ async def read_wire(scope: Scope, receive: Receive) -> bytes:
     if declared is not None and (not declared.isdecimal() or not declared.isascii()):
         raise Problem(400, f"Content-Length must be a number of bytes, got {declared[:64]!r}.")
     if declared is not None and (len(declared) > 18 or int(declared) > MAX_WIRE_BYTES):
-        raise _too_large(f"The body of {declared[:20]} bytes")
+        raise too_large(f"The body of {declared[:20]} bytes is larger than {MAX_WIRE_BYTES} bytes")
     try:
         return await asyncio.wait_for(_read(receive), READ_TIMEOUT_SECONDS)
     except asyncio.TimeoutError:
@@ -68,7 +70,7 @@ async def _read(receive: Receive) -> bytes:
         part = message.get("body", b"")
         size += len(part)
         if size > MAX_WIRE_BYTES:
-            raise _too_large("The body")
+            raise too_large(f"The body is larger than {MAX_WIRE_BYTES} bytes")
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)
@@ -83,13 +85,16 @@ def inflate(raw: bytes, limit: int = MAX_INFLATED_BYTES) -> bytes:
     parts: list[bytes] = []
     room = limit
     while raw or not parts:
+        if len(parts) == MAX_GZIP_MEMBERS:
+            # Each member costs a copy of what follows it.
+            raise Problem(400, f"The gzip body has more than {MAX_GZIP_MEMBERS} members. Compress it as one.")
         member = zlib.decompressobj(_GZIP_WINDOW)
         try:
             part = member.decompress(raw, room + 1)
         except zlib.error as error:
             raise Problem(400, f"The gzip body is corrupt: {error}. Send it again, or without Content-Encoding.") from None
         if len(part) > room:
-            raise _too_large("The body, inflated,", limit)
+            raise too_large(f"The body, inflated, is larger than {limit} bytes")
         if not member.eof:
             raise Problem(400, "The gzip body is cut short. Send it again, or without Content-Encoding.")
         parts.append(part)
@@ -99,5 +104,16 @@ def inflate(raw: bytes, limit: int = MAX_INFLATED_BYTES) -> bytes:
     return b"".join(parts)
 
 
-def _too_large(what: str, limit: int = MAX_WIRE_BYTES) -> Problem:
-    return Problem(413, f"{what} is larger than {limit} bytes. Send fewer items in one request.")
+def check_commas(body: bytes) -> None:
+    """Refuses JSON whose values would take many times the memory that the body takes.
+
+    Raises:
+        Problem: 413, more than two million values.
+    """
+    if len(body) > MAX_COMMAS and body.count(b",") > MAX_COMMAS:
+        raise too_large(f"The body has more than {MAX_COMMAS} values")
+
+
+def too_large(what: str) -> Problem:
+    """A 413 that says how to do better."""
+    return Problem(413, f"{what}. Send fewer items in one request.")

@@ -16,7 +16,7 @@ from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, clip
 from failpath_otel.events.wire import decode_event, split_events
-from failpath_otel.server.body import Disconnected, inflate, is_gzip, read_wire
+from failpath_otel.server.body import Disconnected, check_commas, inflate, is_gzip, read_wire, too_large
 from failpath_otel.server.ingest import Ingest, Overloaded, Receipt, StoreUnavailable
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.otlp import MEDIA_TYPES, Decoded, Signal
@@ -26,6 +26,9 @@ from failpath_otel.server.tolerant_json import repaired
 
 IN_LOOP_BYTES: Final = 16 * 1024
 """Bodies up to this size are decoded where they are read; a thread would cost more than it spares."""
+
+MAX_EVENTS: Final = 50_000
+"""Of 16 MiB, so many smallest events; more items are no events at all, and each costs time to say so."""
 
 _T = TypeVar("_T")
 
@@ -107,7 +110,9 @@ def read_events(body: bytes) -> tuple[list[StepEvent], list[Rejected]]:
 
     Raises:
         EventError: The body is no JSON object with a list of events.
+        Problem: 413, more items than a body of events can hold.
     """
+    check_commas(body)
     try:
         raws = split_events(body)
     except EventError:
@@ -115,6 +120,8 @@ def read_events(body: bytes) -> tuple[list[StepEvent], list[Rejected]]:
             raws = split_events(repaired(body))
         except ValueError as error:
             raise EventError(f'The body must be a JSON object with a list "events": {clip(str(error), 512)}.') from error
+    if len(raws) > MAX_EVENTS:
+        raise too_large(f"The body has {len(raws)} events, more than {MAX_EVENTS}")
     events: list[StepEvent] = []
     rejected: list[Rejected] = []
     for raw in raws:

@@ -9,7 +9,7 @@ from typing import Any, Final, get_args
 import msgspec
 
 from failpath_otel.events.wire import WireEvent
-from failpath_otel.server.problem import JSON, PROBLEM_JSON, PROTOBUF, ProblemDocument
+from failpath_otel.server.problem import JSON, PROBLEM_JSON, PROTOBUF, ProblemDocument, speaks_otlp
 from failpath_otel.server.receipts import Receipts
 from failpath_otel.server.rows import Change, EventList, FlowList, IntakeCounts, RunDetail, RunPage, RunStatus
 from failpath_otel.version import VERSION
@@ -168,7 +168,7 @@ def document() -> _Schema:
 
 
 def _operation(operation: Operation, schemas: dict[str, _Schema]) -> _Schema:
-    is_otlp = operation.path in ("/v1/traces", "/v1/logs")
+    is_otlp = speaks_otlp(operation.path)
     error: _Schema = {"schema": {}} if is_otlp else {"schema": schemas[str(ProblemDocument)]}
     error_types = operation.media_types if is_otlp else (PROBLEM_JSON,)
     answer = {"schema": {} if operation.answer is None else schemas[str(operation.answer)]}

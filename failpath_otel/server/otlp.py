@@ -17,11 +17,15 @@ from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.server import otlp_json, otlp_protobuf
+from failpath_otel.server.body import too_large
 from failpath_otel.server.otlp_item import Passed, Reading
 from failpath_otel.server.problem import JSON, PROTOBUF
 
 MAX_ERROR_MESSAGE_BYTES: Final = 4096
 """Senders read at most 64 KiB of an answer."""
+
+MAX_ITEMS: Final = 250_000
+"""Of 16 MiB, so many smallest spans."""
 
 _Reader = Callable[[bytes, str | None], Reading]
 _Groups = Iterable[tuple[str | None, Iterable[bytes | EventError]]]
@@ -42,6 +46,7 @@ def decode_traces(body: bytes, media_type: str) -> Decoded:
 
     Raises:
         EventError: The body is no OTLP request.
+        Problem: 413, more items than a body of spans can hold.
     """
     if media_type == JSON:
         return _read(otlp_json.span_groups(body), otlp_json.read_span)
@@ -92,11 +97,15 @@ MEDIA_TYPES: Final = frozenset({JSON, PROTOBUF})
 
 def _read(groups: _Groups, read: _Reader) -> Decoded:
     decoded = Decoded()
+    seen = 0
     for service, items in groups:
         for item in items:
+            seen += 1
+            if seen > MAX_ITEMS:
+                raise too_large(f"The body has more than {MAX_ITEMS} items")
             try:
                 reading = _reading(item, service, read)
-            except EventError as error:  # noqa: PERF203 - each item stands or falls alone
+            except EventError as error:
                 decoded.rejected.append(str(error))
             except Exception as error:
                 # No item, however strange, may cost its neighbours.

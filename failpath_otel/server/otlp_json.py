@@ -18,6 +18,7 @@ from failpath_otel.events import semconv
 from failpath_otel.events.step import StepError
 from failpath_otel.events.text import clip
 from failpath_otel.events.translate import LogFacts, SpanFacts, exception_of, log_recorded, span_ended
+from failpath_otel.server.body import check_commas
 from failpath_otel.server.otlp_item import (
     ERROR_CODE,
     SPAN_ID_BYTES,
@@ -130,6 +131,7 @@ def read_log(raw: bytes, service: str | None) -> Reading:
 
 
 def _outer(body: bytes, shape: type[Any]) -> Any:
+    check_commas(body)
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -12,7 +12,6 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from starlette.responses import Response
 from starlette.types import Scope
 
-OTLP_PATHS: Final = frozenset({"/v1/traces", "/v1/logs"})
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
@@ -61,7 +60,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
 
     def response(self, scope: Scope) -> Response:
         """The answer in the form that this path's callers read."""
-        if scope["path"] in OTLP_PATHS:
+        if speaks_otlp(scope["path"]):
             return self._as_status(speaks_json(scope))
         document = ProblemDocument("about:blank", self.title, self.status, self.detail)
         return Response(msgspec.json.encode(document), self.status, self.headers, PROBLEM_JSON)
@@ -81,6 +80,11 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             found = value.decode("latin-1")
     return found
+
+
+def speaks_otlp(path: str) -> bool:
+    """True where OTLP senders call, also for signals that are not taken here, such as metrics."""
+    return path.startswith("/v1/") and path != "/v1/events"
 
 
 def media_type(scope: Scope) -> str:

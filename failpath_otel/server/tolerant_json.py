@@ -14,7 +14,8 @@ MAX_DEPTH: Final = 64
 MAX_REPAIR_BYTES: Final = 2 * 1024 * 1024
 """Larger bodies are refused instead: a repair takes about a second for each 8 MiB of brackets."""
 
-_TOKENS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# A string's closing quote is optional: were the match to fail there, each quote within would be tried as a beginning anew.
+_TOKENS: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"?|[\[{\]}]', re.DOTALL)
 _CUT: Final = b'"[cut: deeper than %d]"' % MAX_DEPTH
 
 

@@ -554,6 +554,12 @@ def test_every_refusal_is_a_status_in_the_encoding_of_the_request(api, path, bod
         assert (reply.status, reply.headers["Content-Type"], reply.json["code"]) == (status, JSON, code)
 
 
+def test_signals_that_are_not_taken_are_refused_in_the_encoding_of_the_request(api):
+    reply = _send(api, "/v1/metrics", b"")
+    assert (reply.status, Status.FromString(reply.body).code) == (404, 5)
+    assert _send(api, "/v1/metrics", b"{}", JSON).json["code"] == 5
+
+
 def test_another_content_type_and_another_method_are_refused(api):
     assert _send(api, "/v1/traces", b"", "text/plain").status == 415
     reply = api.get("/v1/traces")
