@@ -8,11 +8,11 @@ from __future__ import annotations
 import operator
 import os
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
@@ -28,7 +28,7 @@ from failpath_otel.events.step import STATUSES, StepError, StepEvent
 from failpath_otel.events.text import identifier
 from failpath_otel.events.translate import Identity, SpanFacts
 from failpath_otel.notices import warn_once
-from failpath_otel.tracing import service_of
+from failpath_otel.tracing import behind, service_of
 from failpath_otel.version import VERSION
 
 _MAX_OPEN_SPANS: Final = 100_000
@@ -101,7 +101,7 @@ class FailpathSpanProcessor(SpanProcessor):
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Records ``running`` where the span is a step from its start."""
         try:
-            if semconv.FLOW_SLUG not in _raw_attributes(span):
+            if semconv.FLOW_SLUG not in _raw_attributes(span) or _raw_scope(span) == semconv.SCOPE_NAME:
                 return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
@@ -110,7 +110,10 @@ class FailpathSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Records the outcome where the span is a step."""
         try:
-            if semconv.FLOW_SLUG not in _raw_attributes(span) and not (self._open and _key_of(span) in self._open):
+            if semconv.FLOW_SLUG in _raw_attributes(span):
+                if _raw_scope(span) == semconv.SCOPE_NAME:
+                    return
+            elif not self._open or _key_of(span) not in self._open:
                 return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
@@ -249,7 +252,8 @@ class Attachment:
 
     def __init__(self, processor: SpanProcessor) -> None:
         self._processor = processor
-        self._providers: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+        # By identity, since logfire's provider cannot be hashed.
+        self._known: dict[int, tuple[weakref.ref[Any]]] = {}
 
     def __call__(self, provider: Any) -> None:
         """Attaches to ``provider`` where it takes processors.
@@ -257,15 +261,21 @@ class Attachment:
         By duck type: logfire's provider is no SDK provider, and ddtrace's takes no processors.
         """
         add = getattr(provider, "add_span_processor", None)
-        mark = object()
+        if add is None:
+            return
+        target = behind(provider)
+        mark = (weakref.ref(target),)
         # In one step, for the first steps of several threads may meet the same provider at once.
-        if add is not None and self._providers.setdefault(provider, mark) is mark:
+        known = self._known.setdefault(id(target), mark)
+        if known is mark or known[0]() is not target:
+            self._known[id(target)] = mark
             add(self._processor)
 
 
 # span.attributes builds a view at each access, and a look-up of a missing key in it raises and catches in Python code: together
 # more than all the rest of what a foreign span costs. The dict below it is private to the SDK.
 _raw_attributes: Callable[[Any], Any] = operator.attrgetter("_attributes._dict")
+_raw_scope: Callable[[Any], Any] = operator.attrgetter("_instrumentation_scope.name")
 
 
 def _attributes_of(span: ReadableSpan) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ class Tracing:
         self._on_provider = on_provider
         self._version = version
         self._provider: Any = None
+        self._behind: Any = None
         self._tracer: trace.Tracer = trace.NoOpTracer()
         self._resource: Any = None
         self._service: str | None = None
@@ -45,7 +46,7 @@ class Tracing:
                 return self._tracer
         else:
             provider = self._given
-        if provider is not self._provider:
+        if provider is not self._provider or (self._behind is not provider and self._behind is not behind(provider)):
             self._bind(provider)
         return self._tracer
 
@@ -66,8 +67,9 @@ class Tracing:
         try:
             self._tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version)
             self._provider = provider
+            self._behind = behind(provider)
         except Exception:
-            self._tracer = trace.NoOpTracer()  # not the one of a provider that went
+            self._tracer, self._provider = trace.NoOpTracer(), None  # not those that were in use before
             warn_once("provider", "the tracer provider cannot be used; steps go on without spans", exc_info=True)
             return
         try:
@@ -80,6 +82,11 @@ class Tracing:
             self._service_from_env = service_of(OTELResourceDetector().detect())
             self._env_read = True
         return self._service_from_env
+
+
+def behind(provider: Any) -> Any:
+    """The provider that does the work: logfire's is a proxy, which puts another behind itself each time it is configured."""
+    return getattr(provider, "provider", provider)
 
 
 def service_of(resource: Any) -> str | None:
