@@ -86,9 +86,8 @@ class Names:
         """The key of a step that the database knows."""
         return self._keys[step_id]
 
-    def report(self, flow_id: int, step_key: str) -> int:
-        """The id of a step of which an event is stored, and which is stored with it."""
-        step_id = self._steps[flow_id, step_key]
+    def report(self, flow_id: int, step_key: str, step_id: int) -> None:
+        """Says that an event of this step is stored, and so the step is to be stored with it."""
         if step_id not in self._stored_steps:
             self._stored_steps.add(step_id)
             self._new_steps.append((step_id, flow_id, step_key))
@@ -96,7 +95,6 @@ class Names:
                 slug = self._slugs[flow_id]
                 self._stored_flows.add(flow_id)
                 self._new_flows.append((flow_id, slug, self._declared.fingerprint(slug)))
-        return step_id
 
     def write(self, connection: Connection) -> None:
         """Stores what `report` found to be new."""

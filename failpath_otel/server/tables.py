@@ -6,6 +6,7 @@ the rows of all tables together and every insert would pay for the check.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any, Final, cast
@@ -133,7 +134,10 @@ def fetch(connection: Connection, query: Any) -> Iterable[Found]:
     return cast("Iterable[Found]", found)
 
 
-_MAX_PARAMETERS: Final = 999  # SQLite's limit up to 3.31
+# Drivers with an older SQLite take fewer; PostgreSQL takes twice as many.
+MAX_PARAMETERS: Final = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+# Few sizes, so that the driver finds its prepared statements again, and each at most three times for any number of rows.
+_SIZES: Final = (1024, 256, 64, 16, 4, 1)
 
 
 class Bulk:
@@ -150,24 +154,26 @@ class Bulk:
         self._head = f"INSERT INTO {table.name} ({columns}) VALUES "  # noqa: S608
         self._tail = f" ON CONFLICT {on_conflict}" if on_conflict else ""
         self._columns = len(table.columns)
-        self._most = max(1, _MAX_PARAMETERS // self._columns)
+        self._sizes = [size for size in _SIZES if size * self._columns <= MAX_PARAMETERS]
+        self._statements: dict[tuple[str, int], str] = {}
 
     def insert(self, connection: Connection, rows: Sequence[Row]) -> int:
         """Inserts the rows, each with the table's columns in their order, and gives how many are new or changed."""
         changed = 0
         start = 0
-        # Few sizes, so that the driver finds its prepared statements again.
-        for size in (self._most, 8, 1):
-            sql = self._sql(connection, size)
+        for size in self._sizes:
             while len(rows) - start >= size:
                 values = tuple(chain.from_iterable(rows[start : start + size]))
-                changed += connection.exec_driver_sql(sql, values).rowcount
+                changed += connection.exec_driver_sql(self._sql(_mark(connection), size), values).rowcount
                 start += size
         return changed
 
-    def _sql(self, connection: Connection, size: int) -> str:
-        row = f"({', '.join([_mark(connection)] * self._columns)})"
-        return self._head + ", ".join([row] * size) + self._tail
+    def _sql(self, mark: str, size: int) -> str:
+        found = self._statements.get((mark, size))
+        if found is None:
+            row = f"({', '.join([mark] * self._columns)})"
+            found = self._statements[mark, size] = self._head + ", ".join([row] * size) + self._tail
+        return found
 
 
 class Lookup:

@@ -26,7 +26,7 @@ from failpath_otel.server.tally import Tally
 
 _T = TypeVar("_T")
 
-_IN: Final = 500  # values within one IN (…)
+_IN: Final = tables.MAX_PARAMETERS // 8  # values within one IN (…)
 _EVENTS: Final = tables.Bulk(tables.events, on_conflict="(event_id) DO NOTHING")
 _RUNS: Final = tables.Bulk(tables.runs, on_conflict=tables.replaced(tables.runs, "flow_id", "run_key"))
 _FIND_RUNS: Final = tables.Lookup(
@@ -58,11 +58,12 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class _New(msgspec.Struct, gc=False):
-    """A new event on its way: its id, which submission brought it."""
+    """A new event on its way: its id, which submission brought it, and the id of its step."""
 
     id: int
     submission: int
     event: StepEvent
+    step_id: int = 0
 
 
 class Writer:
@@ -164,7 +165,9 @@ class Writer:
         rows: list[tables.Row] = []
         for key, news in by_run.items():
             run = runs[key]
-            rows.extend(_event_row(item, run.run_id, names.step_id(run.flow_id, item.event.step_key)) for item in news)
+            for item in news:
+                item.step_id = names.step_id(run.flow_id, item.event.step_key)
+                rows.append(_event_row(item, run.run_id))
         if _EVENTS.insert(connection, rows) == n:
             return dict(by_run)
         events = tables.events
@@ -180,11 +183,13 @@ class Writer:
         rows: list[tables.Row] = []
         for key, news in new.items():
             run = runs[key]
-            facts = [fact_of(item.event) for item in news]
-            for fact in facts:
-                step_id = names.report(run.flow_id, fact.step_key)
+            facts: list[Fact] = []
+            for item in news:
+                fact = fact_of(item.event)
+                facts.append(fact)
+                names.report(run.flow_id, fact.step_key, item.step_id)
                 if fact.started_us is not None and fact.status >= SUCCESS:
-                    tally.attempt(step_id, fact.time_us - fact.started_us)
+                    tally.attempt(item.step_id, fact.time_us - fact.started_us)
             run.add(facts)
             after = project(run.steps, self._declared.keys(key[0]))
             tally.run(run.flow_id, run.projection, after)
@@ -233,7 +238,7 @@ class Writer:
         return True
 
 
-def _event_row(item: _New, run_id: int, step_id: int) -> tables.Row:
+def _event_row(item: _New, run_id: int) -> tables.Row:
     event = item.event
     error = event.error
     started = event.started_at
@@ -241,7 +246,7 @@ def _event_row(item: _New, run_id: int, step_id: int) -> tables.Row:
         item.id,
         event.event_id,
         run_id,
-        step_id,
+        item.step_id,
         RANK[event.status],
         event.timestamp // 1000,
         None if started is None else started // 1000,
