@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,4 +99,5 @@ def test_readers_do_not_wait_for_a_writer_and_cannot_write(tmp_path):
 
 def test_a_url_with_sqlite_is_a_file(tmp_path: Path):
     Store.open(f"sqlite:///{tmp_path / 'runs.db'}").close()
-    assert sqlite3.connect(tmp_path / "runs.db").execute("SELECT value FROM meta").fetchall() == [("1",)]
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        assert connection.execute("SELECT value FROM meta").fetchall() == [("1",)]
