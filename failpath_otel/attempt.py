@@ -7,7 +7,6 @@ instrumentation scope and leaves them alone.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 import traceback
@@ -21,6 +20,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
 
 from failpath_otel import context
+from failpath_otel.delivery import process
 from failpath_otel.events import semconv
 from failpath_otel.events.metadata import MAX_EVENT_BYTES, Rendered, as_attributes, fit
 from failpath_otel.events.step import Status as StepStatus
@@ -69,10 +69,10 @@ class Attempt:
     def start(self, metadata: Rendered) -> StepEvent | None:
         """Opens the span, makes it current, and returns the ``running`` event."""
         try:
-            self._pid = os.getpid()
+            self._pid = process.pid
             self._done = False
             self._open(metadata, {}, time.time_ns())
-            self.resume()
+            self._token = otel_context.attach(self._context)
             return self._event("running", self._started_at)
         except Exception:
             self._done = True
@@ -100,13 +100,9 @@ class Attempt:
         recorder = self._recorder
         run = self._run
         # Where a span has too many attributes the SDK drops the first ones: who this is comes last.
-        attributes = {**run.attributes, **as_attributes(metadata)} if recorder.metadata_on_spans else {}
-        attributes.update(run.identity)
-        attributes[semconv.STEP_KEY] = self._step_key
-        if extra:
-            attributes.update(extra)
+        own = as_attributes(metadata) if metadata and recorder.metadata_on_spans else {}
+        attributes = {**run.attributes, **own, **run.identity, semconv.STEP_KEY: self._step_key, **extra}
         current = otel_context.get_current()
-        parent = trace.get_current_span(current).get_span_context()
         self._context = current
         try:
             self.span = recorder.tracing.tracer().start_span(
@@ -117,11 +113,13 @@ class Attempt:
             # A sampler or another processor raised; the step goes on without a span, its children below the caller's.
             warn_once("start_span", "the span of step %r could not be opened", self._step_key, exc_info=True)
         span_context = self.span.get_span_context()
-        trace_id = span_context.trace_id or parent.trace_id or _random.getrandbits(128)
-        span_id = span_context.span_id
-        if not span_id or span_id == parent.span_id:
-            # Without an SDK the "new" span carries its parent's ids: two steps below it must still be two.
-            span_id = _random.getrandbits(64)
+        trace_id, span_id = span_context.trace_id, span_context.span_id
+        if not (trace_id and span_id and self.span.is_recording()):
+            parent = trace.get_current_span(current).get_span_context()
+            trace_id = trace_id or parent.trace_id or _random.getrandbits(128)
+            if not span_id or span_id == parent.span_id:
+                # Without an SDK the "new" span carries its parent's ids: two steps below it must still be two.
+                span_id = _random.getrandbits(64)
         self._trace_id = f"{trace_id:032x}"
         self._span_id = f"{span_id:016x}"
         self._started_at = started_at
@@ -150,20 +148,13 @@ class Attempt:
         if not self._done and self._recorder.metadata_on_spans:
             self._guarded(self.span.set_attributes, as_attributes(values))
 
-    def succeed(self) -> StepEvent | None:
-        """Ends the step as ``success``; returns that event."""
-        return self._end(None)
-
-    def fail(self, error: BaseException) -> StepEvent | None:
-        """Ends the step as ``error``; returns that event."""
-        return self._end(error)
-
-    def _end(self, exception: BaseException | None) -> StepEvent | None:
+    def end(self, exception: BaseException | None) -> StepEvent | None:
+        """Ends the step, as ``error`` where there is an exception, else as ``success``; returns that event."""
         self.suspend()
         if self._done:
             return None
         self._done = True
-        if os.getpid() != self._pid:
+        if process.pid != self._pid:
             return None  # a forked child unwinds its parent's step, which the parent will end
         try:
             ended_at = max(time.time_ns(), self._started_at)

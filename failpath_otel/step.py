@@ -174,13 +174,15 @@ class Execution:
         Raises:
             DeliveryError: Where ``raise_on_send_error`` asks for it and no exception of the application is on its way.
         """
-        failure = self._recorder.emit(self._attempt.succeed() if error is None else self._attempt.fail(error))
-        self._raise(failure, error)
+        failure = self._recorder.emit(self._attempt.end(error))
+        if failure is not None or self._failure is not None:
+            self._raise(failure, error)
 
     async def finish_async(self, error: BaseException | None) -> None:
         """Like `finish`."""
-        failure = await self._recorder.emit_async(self._attempt.succeed() if error is None else self._attempt.fail(error))
-        self._raise(failure, error)
+        failure = await self._recorder.emit_async(self._attempt.end(error))
+        if failure is not None or self._failure is not None:
+            self._raise(failure, error)
 
     def resume(self) -> None:
         """Makes the body's context current."""
@@ -243,7 +245,7 @@ def call(execution: Execution, fn: Callable[[], Any]) -> Any:
     except BaseException as error:
         execution.finish(error)
         raise
-    if hasattr(cast("object", result).__class__, "__await__"):
+    if result is not None and hasattr(cast("object", result).__class__, "__await__"):
         execution.suspend()
         return _awaited(execution, result)
     execution.finish(None)

@@ -12,7 +12,7 @@ Status = Literal["running", "success", "error", "skipped"]
 STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
 
 
-class StepError(msgspec.Struct, frozen=True):
+class StepError(msgspec.Struct, frozen=True, gc=False):
     """Why a step failed.
 
     Attributes:
@@ -26,7 +26,8 @@ class StepError(msgspec.Struct, frozen=True):
     stack: str | None = None
 
 
-class StepEvent(msgspec.Struct, frozen=True, kw_only=True):
+# Without cycles, so the garbage collector need not walk the queue of a busy service.
+class StepEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One status signal of one step. Frozen; times are nanoseconds since the Unix epoch.
 
     Attributes:
