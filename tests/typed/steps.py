@@ -45,6 +45,7 @@ assert_type(run.step("validate-cart", make), Order)
 assert_type(run.step("validate-cart", lambda: 1), int)
 assert_type(run.step("validate-cart", future), Awaitable[int])
 assert_type(run.step("create-order", make_later), Awaitable[Order])
+assert_type(run.step("create-order", lambda: make_later()), Awaitable[Order])  # noqa: PLW0108 - the form the README shows
 assert_type(run.step("create-order"), Step)
 assert_type(run.metadata, Mapping[str, Any])
 run.step("validate-cart", nothing)
