@@ -1,7 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,3 +63,62 @@ def client() -> Iterator[Callable[..., FailpathClient]]:
     yield make
     for each in made:
         each.shutdown(0)
+
+
+PRELUDE = """\
+import atexit, multiprocessing, os, signal, sys, threading, time
+from failpath_otel import FailpathClient
+
+def make(**options):
+    return FailpathClient(flows=False, **options)
+
+def told(name, value):
+    print(f"{name}={value}", flush=True)
+"""
+
+
+@pytest.fixture
+def script(sink: HttpSink, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a Python script that sends to ``sink``; `finish` waits for its end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(body: str, **env: str) -> subprocess.Popen[str]:
+        path = tmp_path / "script.py"
+        path.write_text(PRELUDE + textwrap.dedent(body))
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore::DeprecationWarning", str(path)],
+            env={**os.environ, "FAILPATH_DEV_ENDPOINT": sink.url, "PYTHONFAULTHANDLER": "1", **env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # its children too, which hold its pipes open
+        process.communicate()
+
+
+@pytest.fixture
+def finish(script: Callable[..., subprocess.Popen[str]]) -> Callable[..., dict[str, str]]:
+    """Runs a script to its end, which must be clean and quiet; what it told."""
+
+    def run(body: str, *, code: int = 0, timeout: float = 60, noise: str | None = None, **env: str) -> dict[str, str]:
+        process = script(body, **env)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            pytest.fail(f"the script does not end: {process.communicate()}")
+        assert process.returncode == code, err
+        if noise is None:
+            assert err == ""
+        else:
+            assert noise in err
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+    return run

@@ -115,8 +115,7 @@ def test_cancelled_while_it_waits_a_step_ends_as_an_error(client: Client) -> Non
 
     async def main() -> None:
         task = asyncio.ensure_future(pay())
-        while not exporter.entered.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(exporter.entered.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -180,7 +179,7 @@ def test_an_event_is_not_blamed_for_the_failure_of_another(deliver: Deliver) -> 
 
         threads.append(threading.Thread(target=wait))
         threads[-1].start()
-        until(lambda: exporter.entered.is_set() and delivery._outbox.recorded == len(threads))  # noqa: B023
+        until(lambda: exporter.entered.is_set() and delivery._outbox.recorded == len(threads))
     exporter.gate.set()
     for thread in threads:
         thread.join()
