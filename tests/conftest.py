@@ -28,6 +28,11 @@ def repository() -> Path:
     return ROOT
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Names bodies by their length: a gzip body holds its time, and workers that run in parallel must agree on all names."""
+    return f"{len(val)} bytes" if isinstance(val, bytes) else None
+
+
 def pytest_sessionstart() -> None:
     if os.environ.get("FAILPATH_TEST_INSTALLED"):
         found = Path(failpath_otel.__path__[0])
