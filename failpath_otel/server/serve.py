@@ -25,7 +25,7 @@ KEEP_ALIVE_SECONDS: Final = 120
 """Longer than senders keep idle connections (a Collector 90 s), so that they never write into one that just closed."""
 
 GRACE_SECONDS: Final = 1
-LAST_MOMENT_SECONDS: Final = 1.8
+LAST_MOMENT_SECONDS: Final = 1.7
 GC_THRESHOLD: Final = 50_000
 _BACKLOG: Final = 512
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -50,8 +51,12 @@ def test_every_route_is_documented_and_every_documented_call_has_a_route(tmp_pat
 
 
 def test_the_application_has_no_routes_beside_the_api_and_the_page(tmp_path):
-    app = create_app(Settings(db=str(tmp_path / "runs.db")))
-    paths = [route.path for route in app.routes]  # type: ignore[attr-defined]
+    async def served() -> list[str]:
+        app = create_app(Settings(db=str(tmp_path / "runs.db")))
+        async with app.router.lifespan_context(app):
+            return [route.path for route in app.routes]  # type: ignore[attr-defined]
+
+    paths = asyncio.run(served())
     page = [route.path for route in page_routes(None)]  # type: ignore[arg-type,attr-defined]
     assert sorted(paths) == sorted([*page, *(operation.path for operation in OPERATIONS)])
 

@@ -188,7 +188,7 @@ def test_a_signal_ends_it_in_time_with_every_kind_of_connection_open(server, sig
     for connection in (half_head, half_body, silent):
         connection.close()
     stream.close()
-    assert "Traceback" not in server.log.read_text()
+    assert server.log.read_text() == ""  # nothing had to be cancelled for taking too long
 
 
 def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowledged(server, tmp_path, start_server):
@@ -215,7 +215,7 @@ def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowl
     sender.join(timeout=10)
     busy.close()
     lock.close()
-    assert taken < EXIT_SECONDS + 0.2  # the last moment is at 1.8 s; the rest is this busy machine's
+    assert taken < EXIT_SECONDS + 0.2  # the last moment is at 1.7 s; the rest is this busy machine's
     assert answers != [202]
     assert start_server().get("/api/run", flow="checkout", run_id="locked").status == 404
 
