@@ -245,7 +245,8 @@ def call(execution: Execution, fn: Callable[[], Any]) -> Any:
     except BaseException as error:
         execution.finish(error)
         raise
-    if result is not None and hasattr(cast("object", result).__class__, "__await__"):
+    # Of the type, not of ``__class__``: a lazy proxy would do its work if it were asked.
+    if result is not None and hasattr(type(cast("object", result)), "__await__"):
         execution.suspend()
         return _awaited(execution, result)
     execution.finish(None)

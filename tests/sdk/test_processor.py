@@ -436,3 +436,20 @@ def test_a_client_and_a_processor_of_ones_own_may_stand_together(tracing: Tracin
         assert told(exporter.events) == ["own:running", "own:success", "charge:running", "charge:success"]
         assert alone.events == []
         alone.processor.shutdown()
+
+
+def test_an_sdk_that_keeps_attributes_elsewhere_is_served_the_public_way(
+    client: RecordingClient, tracing: Tracing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(span: object) -> None:
+        raise AttributeError("_attributes")
+
+    monkeypatch.setattr("failpath_otel.processor._raw_attributes", missing)
+    client.run("checkout", "1").step("own", lambda: None)
+    tracing.tracer.start_span("query").end()
+    tracing.tracer.start_span("pay", attributes=STEP).end()
+    later = tracing.tracer.start_span("pay")
+    later.set_attributes(STEP)
+    later.end()
+    assert told(client.events) == ["own:running", "own:success", "charge:running", "charge:success", "charge:success"]
+    assert ids_are_consistent(client.events)

@@ -249,3 +249,17 @@ def _raising(error: BaseException) -> Any:
         raise error
 
     return raises
+
+
+def test_a_lazy_value_is_passed_through_without_being_asked_for_anything(client: RecordingClient) -> None:
+    """Lazy proxies, such as Django's, do their work when their ``__class__`` is looked at."""
+
+    class Lazy:
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError(f"{name} was asked for")
+
+    value = Lazy()
+    assert client.run("checkout", "1").step("charge", lambda: value) is value
+    with client.run("checkout", "1"):
+        assert client.step("decorated")(lambda: value)() is value
+    assert client.story("checkout") == "charge:success decorated:success"
