@@ -108,12 +108,13 @@ class Attempt:
             self.span = recorder.tracing.tracer().start_span(
                 f"{run.flow_key}/{self._step_key}", context=current, attributes=attributes, start_time=started_at
             )
-            self._context = trace.set_span_in_context(self.span, current)
         except Exception:
             # A sampler or another processor raised; the step goes on without a span, its children below the caller's.
             warn_once("start_span", "the span of step %r could not be opened", self._step_key, exc_info=True)
         span_context = self.span.get_span_context()
         trace_id, span_id = span_context.trace_id, span_context.span_id
+        if span_id:  # older no-op tracers give an invalid span, below which the caller's trace would be lost
+            self._context = trace.set_span_in_context(self.span, current)
         if not (trace_id and span_id and self.span.is_recording()):
             parent = trace.get_current_span(current).get_span_context()
             trace_id = trace_id or parent.trace_id or _random.getrandbits(128)

@@ -310,8 +310,8 @@ def test_a_proxy_that_puts_another_provider_behind_itself_is_followed() -> None:
 
 
 def test_logfires_proxy_provider_gives_each_event_once() -> None:
-    """In a process of its own: logfire sets the global provider. Needs logfire, which the suite does without."""
-    pytest.importorskip("logfire", reason="logfire is not installed: pip install logfire")
+    """In a process of its own: logfire sets the global provider. The extra `integrations` has logfire."""
+    pytest.importorskip("logfire", reason="logfire is not installed; the extra `integrations` has it")
     script = """
         import logfire
         from failpath_otel.testing import RecordingClient
