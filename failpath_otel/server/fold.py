@@ -1,7 +1,8 @@
 """Events of a run → its steps and their attempts. Pure: any order, with duplicates, gives one result.
 
 The rules: facts are sorted by (client time, running < skipped < success < error, event id). The same span id is the same
-attempt; only without span ids does ``running`` after an outcome open a new attempt. Within an attempt an outcome beats
+attempt; only without span ids does ``running`` after an outcome open a new attempt. An outcome without length, as
+``record_step`` gives, ends the attempt that is open when it comes. Within an attempt an outcome beats
 ``running``, and the latest outcome wins. Attempts stand in the order of their starts, and a step is what its last one is.
 """
 
@@ -127,7 +128,30 @@ def _groups(ordered: Sequence[Fact]) -> list[list[Fact]]:
             ended = False
         loose[-1].append(fact)
         ended = ended or fact.status != RUNNING
-    return [*by_span.values(), *loose]
+    return [*_ended_by_hand(list(by_span.values())), *loose]
+
+
+def _ended_by_hand(groups: list[list[Fact]]) -> list[list[Fact]]:
+    """``groups``, of one span each, with outcomes without length put to the attempts that they end.
+
+    ``record_step("running")`` and ``record_step("success")`` are two spans and one attempt.
+    """
+    open_groups = [group for group in groups if all(fact.status == RUNNING for fact in group)]
+    if not open_groups or len(open_groups) == len(groups):
+        return groups
+    left: list[list[Fact]] = []
+    for group in groups:  # in the order of their first facts, since the facts are sorted
+        earlier = [own for own in open_groups if own[0].time_us <= group[0].time_us] if _is_point(group) else []
+        if earlier:
+            open_groups.remove(earlier[-1])
+            earlier[-1].extend(group)
+        else:
+            left.append(group)
+    return left
+
+
+def _is_point(group: Sequence[Fact]) -> bool:
+    return all(fact.status >= SUCCESS and fact.started_us == fact.time_us for fact in group)
 
 
 def _attempt(group: Sequence[Fact]) -> Attempt:

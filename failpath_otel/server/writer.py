@@ -188,7 +188,7 @@ class Writer:
                 fact = fact_of(item.event)
                 facts.append(fact)
                 names.report(run.flow_id, fact.step_key, item.step_id)
-                if fact.started_us is not None and fact.status >= SUCCESS:
+                if fact.started_us is not None and fact.status >= SUCCESS and fact.started_us < fact.time_us:
                     tally.attempt(item.step_id, fact.time_us - fact.started_us)
             run.add(facts)
             after = project(run.steps, self._declared.keys(key[0]))

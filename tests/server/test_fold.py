@@ -100,6 +100,28 @@ def test_a_skip_takes_no_time():
     assert attempt.duration_us == 0
 
 
+def test_an_outcome_without_length_ends_the_attempt_that_is_open():
+    """`record_step("running")` and `record_step("success")` are two spans, and one attempt of a step."""
+    by_hand = [event("a", "running", 1, span="s"), event("a", "success", 4, span="t", started=4)]
+    assert told(*by_hand) == told(*reversed(by_hand)) == {"a": [("success", 1, 4)]}
+
+
+def test_an_outcome_without_length_is_an_attempt_of_its_own_where_none_is_open():
+    events = [event("a", "running", 1, span="s"), event("a", "error", 2, span="s", started=1)]
+    events.append(event("a", "success", 4, span="t", started=4))
+    assert told(*events) == {"a": [("error", 1, 2), ("success", 4, 4)]}
+
+
+def test_an_outcome_without_length_does_not_end_what_began_later():
+    events = [event("a", "success", 1, span="t", started=1), event("a", "running", 2, span="s")]
+    assert told(*events) == {"a": [("success", 1, 1), ("running", 2, None)]}
+
+
+def test_a_second_try_that_took_time_does_not_end_the_first():
+    events = [event("a", "running", 1, span="s"), event("a", "success", 4, span="t", started=3)]
+    assert told(*events) == {"a": [("running", 1, None), ("success", 3, 4)]}
+
+
 _EVENTS = st.lists(
     st.builds(
         event,
