@@ -93,9 +93,7 @@ def is_loopback(endpoint: str) -> bool:
 
 
 def _flag(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = value.lower() if isinstance(value, str) else value
+    text = str(value).lower() if isinstance(value, str | int) else ""
     if text in _TRUE or text in _FALSE:
         return text in _TRUE
     raise ConfigError(f"{name} must be true or false, got {value!r}")
