@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 from opentelemetry.util._once import Once
-from support.tracing import Tracing
+from support.tracing import Alone, Tracing
 
 from failpath_otel import notices
 from failpath_otel.testing import RecordingClient
@@ -34,6 +34,14 @@ def client(tracing: Tracing) -> Iterator[RecordingClient]:
     """A client that keeps its events and opens its spans with `tracing`."""
     with RecordingClient(tracer_provider=tracing.provider, flows=False) as client:
         yield client
+
+
+@pytest.fixture
+def alone() -> Iterator[Alone]:
+    """A processor on a provider of its own."""
+    alone = Alone()
+    yield alone
+    alone.provider.shutdown()
 
 
 @pytest.fixture

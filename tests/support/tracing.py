@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from failpath_otel import StepEvent
+from failpath_otel import FailpathSpanProcessor, MemoryExporter, StepEvent
 
 
 class Tracing:
@@ -51,6 +51,26 @@ class Watcher(SpanProcessor):
 
     def on_start(self, span: Span, parent_context: Any = None) -> None:
         self.at_start.append(dict(span.attributes or {}))
+
+
+STEP = {"failpath.flow.slug": "checkout", "failpath.run.id": "1", "failpath.step.key": "charge"}
+"""What makes a span of any library a step."""
+
+
+class Alone:
+    """A processor on its own, on a provider of its own."""
+
+    def __init__(self, provider: TracerProvider | None = None, **options: Any) -> None:
+        self.exporter = MemoryExporter()
+        self.processor = FailpathSpanProcessor(exporter=self.exporter, **options)
+        self.provider = provider or TracerProvider(shutdown_on_exit=False)
+        self.provider.add_span_processor(self.processor)
+        self.tracer = self.provider.get_tracer("a-library")
+
+    @property
+    def events(self) -> list[StepEvent]:
+        assert self.processor.force_flush(10_000)
+        return self.exporter.events
 
 
 def told(events: Iterable[StepEvent]) -> list[str]:
