@@ -22,19 +22,14 @@ def record(delivery: Delivery, *numbers: int) -> None:
         delivery.record(event(number))
 
 
-def workers() -> int:
-    return sum(thread.name == "failpath-delivery" for thread in threading.enumerate())
-
-
 def test_there_is_no_thread_before_the_first_event(deliver: Deliver) -> None:
-    before = workers()
     exporter = ScriptedExporter()
     delivery = deliver(exporter)
     delivery.flush(100)
-    assert workers() == before
+    assert delivery._worker is None
     record(delivery, 1)
     assert delivery.flush(10_000)
-    assert workers() == before + 1
+    assert delivery._worker is not None
     assert exporter.threads == {"failpath-delivery"}
 
 
@@ -162,13 +157,14 @@ def test_shutdown_without_an_event_closes_the_exporter(deliver: Deliver) -> None
 
 
 def test_after_shutdown_events_are_counted_and_no_thread_is_started(deliver: Deliver) -> None:
-    before = workers()
     delivery = deliver(ScriptedExporter())
     record(delivery, 1)
     delivery.shutdown(20_000)
-    until(lambda: workers() == before)
+    worker = delivery._worker
+    assert worker is not None
+    until(lambda: not worker.is_alive())
     record(delivery, *range(2, 50))
-    assert workers() == before
+    assert delivery._worker is worker
     assert delivery.stats().dropped == {"shutdown": 48}
     assert delivery.flush(1000)
 
@@ -464,12 +460,11 @@ def test_memory_stays_bounded_while_nothing_can_be_sent(deliver: Deliver) -> Non
 
 
 def test_refused_events_start_no_thread(deliver: Deliver) -> None:
-    before = workers()
     exporter = ScriptedExporter()
     delivery = deliver(exporter, refuse="no_project_key")
     record(delivery, 1, 2)
     assert delivery.flush(1000).dropped == {"no_project_key": 2}
-    assert workers() == before
+    assert delivery._worker is None
     assert exporter.calls == []
 
 

@@ -461,13 +461,13 @@ def test_own_requests_are_not_traced(sink: HttpSink, client: Client, library: st
 
 def test_own_requests_suppress_instrumentation_in_the_worker_and_in_the_caller(client: Client) -> None:
     from opentelemetry import context
-    from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 
+    utils = pytest.importorskip("opentelemetry.instrumentation.utils")
     seen: list[object] = []
 
     class Looking:
         def export(self, batch: object, /, *, timeout_millis: int) -> None:
-            seen.append((is_instrumentation_enabled(), context.get_value("suppress_instrumentation")))
+            seen.append((utils.is_instrumentation_enabled(), context.get_value("suppress_instrumentation")))
 
         def close(self) -> None:
             pass
@@ -481,7 +481,7 @@ def test_own_requests_suppress_instrumentation_in_the_worker_and_in_the_caller(c
         other.run("checkout").skip("pay")
         other.flush()
     assert seen == [(False, True)] * 2
-    assert is_instrumentation_enabled()
+    assert utils.is_instrumentation_enabled()
 
 
 def test_urllib3_does_not_warn_of_retries(sink: HttpSink, caplog: pytest.LogCaptureFixture) -> None:

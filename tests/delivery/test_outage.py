@@ -1,0 +1,87 @@
+"""10,000 steps through a server that is down, then overloaded, then cuts connections, then works.
+
+``benchmarks/bench_outage.py`` is the same with 10 s a phase, before the real server, and with figures.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from support.http_sink import HttpSink, Request, always, reset
+
+from failpath_otel import FailpathClient
+
+Client = Callable[..., FailpathClient]
+PHASE_SECONDS = 1.0
+STEPS = 10_000
+
+
+def reset_after_storing(sink: HttpSink) -> Callable[[Request, socket.socket], None]:
+    """Every second request is stored before its connection is cut, so that its events come again."""
+    seen = 0
+
+    def answer(request: Request, connection: socket.socket) -> None:
+        nonlocal seen
+        seen += 1
+        if seen % 2:
+            sink.store(request)
+        reset(request, connection)
+
+    return answer
+
+
+def break_down(sink: HttpSink) -> None:
+    """Runs the phases, one after the other."""
+    time.sleep(PHASE_SECONDS)
+    sink.answer = always(503, b'{"title": "busy"}', Retry_After="1")
+    sink.start()
+    time.sleep(PHASE_SECONDS)
+    sink.answer = reset_after_storing(sink)
+    time.sleep(PHASE_SECONDS)
+    sink.answer = None
+
+
+@pytest.mark.parametrize("delivery", ["background", "await"])
+def test_every_event_is_stored_exactly_once(sink: HttpSink, client: Client, delivery: str) -> None:
+    sink.stop()
+    failpath = client(endpoint=sink.url, delivery=delivery)
+    run = failpath.run("checkout", "r1")
+    phases = threading.Thread(target=break_down, args=(sink,))
+    phases.start()
+    most_queued = 0
+    started = time.monotonic()
+    for number in range(STEPS):
+        run.step(f"step-{number}", lambda: None)
+        if number % 100 == 0:
+            most_queued = max(most_queued, len(failpath._sink._inbox) + failpath._sink._outbox.queued)  # type: ignore[union-attr]
+            time.sleep(max(0.0, started + number / STEPS * 3 * PHASE_SECONDS - time.monotonic()))
+    phases.join()
+    result = failpath.flush(60_000)
+    assert (result.sent, result.pending, result.dropped) == (2 * STEPS, 0, {})
+    assert len(sink.stored) == 2 * STEPS
+    assert most_queued <= 20_000
+    assert failpath.stats().retries > 0
+    statuses = [event["status"] for event in sink.events]
+    assert statuses.count("running") == statuses.count("success") == STEPS
+
+
+def test_with_a_small_queue_outcomes_survive_and_every_event_is_accounted_for(sink: HttpSink, client: Client) -> None:
+    sink.stop()
+    dropped: list[str] = []
+    failpath = client(endpoint=sink.url, max_queue_size=1000, on_drop=lambda event, reason: dropped.append(reason))
+    run = failpath.run("checkout", "r1")
+    for number in range(900):
+        run.step(f"step-{number}", lambda: None)
+    sink.start()
+    result = failpath.flush(60_000)
+    assert result.recorded == 1800
+    assert result.sent == len(sink.stored) == 1000
+    assert result.dropped == {"superseded": 800}
+    assert len(dropped) == 800
+    outcomes = [event for event in sink.events if event["status"] == "success"]
+    assert len(outcomes) == 900
+    assert all("startedAt" in event for event in outcomes)
