@@ -118,7 +118,7 @@ class Outbox:
         """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
         drops: list[Dropped] = []
         with self._lock:
-            self._sent += sum(self._queue.remove(number) is not None for number in sent)
+            self._sent += self._queue.remove_all(sent)
             for number in dropped:
                 if (event := self._queue.remove(number)) is not None:
                     self._count(event, reason, drops)

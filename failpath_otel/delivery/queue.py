@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import repeat, starmap
 
 from failpath_otel.delivery.counts import DropReason
@@ -113,14 +113,27 @@ class EventQueue:
             self._advance()
         return event
 
+    def remove_all(self, numbers: Iterable[int]) -> int:
+        """Removes events; how many of them were still here."""
+        if self._rank is not None:
+            return sum(self.remove(number) is not None for number in numbers)
+        before, events, first = self._gone, self._events, self._first
+        for number in numbers:
+            place = number - first
+            if 0 <= place < len(events) and events[place] is not None:
+                events[place] = None
+                self._gone += 1
+        removed = self._gone - before
+        self._advance()
+        return removed
+
     def _at(self, number: int) -> StepEvent | None:
         place = number - self._first
         return self._events[place] if 0 <= place < len(self._events) else None
 
-    def _numbered(self, start: int, end: int) -> Iterator[tuple[int, StepEvent]]:
-        for number, event in enumerate(self._events[start:end], self._first + start):
-            if event is not None:
-                yield number, event
+    def _numbered(self, start: int, end: int) -> list[tuple[int, StepEvent]]:
+        numbered = enumerate(self._events[start:end], self._first + start)
+        return [(number, event) for number, event in numbered if event is not None]
 
     def _advance(self) -> None:
         events, head, end = self._events, self._head, len(self._events)

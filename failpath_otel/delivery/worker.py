@@ -56,7 +56,7 @@ class Delivery:
         mask: Mask | None = None,
         on_error: OnError | None = None,
         on_drop: OnDrop | None = None,
-        max_batch_size: int = 512,
+        max_batch_size: int = 2048,
         linger_millis: int = 200,
         refuse: DropReason | None = None,
     ) -> None:

@@ -92,7 +92,7 @@ def to_wire(event: StepEvent) -> WireEvent:
         status=event.status,
         timestamp=format_time(event.timestamp),
         started_at=started_at,
-        duration_ms=event.duration_ms,
+        duration_ms=None if started_at is None else event.duration_ms,
         metadata=event.metadata,
         error=error,
         trace_id=event.trace_id,
@@ -201,11 +201,11 @@ def parse_time(time: datetime) -> int:
 
 def format_time(time_ns: int) -> str:
     """Nanoseconds since the Unix epoch as RFC 3339 text in UTC with microseconds; finer digits are cut off."""
-    seconds, below = divmod(time_ns // 1000, 1_000_000)
-    return f"{_second(seconds)}.{below:06d}Z"
+    digits = str(time_ns).zfill(10)
+    return f"{_second(digits[:-9])}{digits[-9:-3]}Z"
 
 
 @lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
+def _second(seconds: str) -> str:
     # Events of one batch fall into few different seconds, and formatting these costs more than the rest of the event.
-    return (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S")
+    return (_EPOCH + timedelta(seconds=int(seconds))).strftime("%Y-%m-%dT%H:%M:%S.")
