@@ -9,7 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import FLOW, RUN, STEP, STEP_ATTRIBUTES, Arm, Comparison, Row, Sink, client, compare, fn, latencies, provider, report
+from harness import (
+    FLOW,
+    RUN,
+    STEP,
+    STEP_ATTRIBUTES,
+    Arm,
+    Comparison,
+    Row,
+    Sink,
+    client,
+    compare,
+    fn,
+    latencies,
+    provider,
+    report,
+)
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
@@ -54,21 +69,27 @@ def stepped(failpath: FailpathClient) -> Arm:
     return arm
 
 
-def beside_a_bare_span(theirs: TracerProvider, ours: TracerProvider, failpath: FailpathClient, *, calls: int, rounds: int) -> Comparison:
+def beside_a_bare_span(
+    theirs: TracerProvider, ours: TracerProvider, failpath: FailpathClient, *, calls: int, rounds: int
+) -> Comparison:
     def settle() -> None:
         assert failpath.flush(60_000)
         ours.force_flush()
         theirs.force_flush()
 
-    compared = compare({ARMS[0]: bare(theirs.get_tracer("bench")), ARMS[1]: stepped(failpath)}, calls=calls, rounds=rounds, settle=settle)
+    compared = compare(
+        {ARMS[0]: bare(theirs.get_tracer("bench")), ARMS[1]: stepped(failpath)}, calls=calls, rounds=rounds, settle=settle
+    )
     settle()
     assert not failpath.stats().dropped
     return compared
 
 
 def rows(label: str, compared: Comparison) -> list[Row]:
-    ratio = compared.ratio(ARMS[1], ARMS[0])
-    shown = f"{ratio.show(' ×')}; {compared.micros(ARMS[0]).show(' µs', 1)} bare, {compared.micros(ARMS[1]).show(' µs', 1)} step"
+    ratio, cpu = compared.ratio(ARMS[1], ARMS[0]), compared.ratio(ARMS[1], ARMS[0], cpu=True)
+    bare, step = (compared.micros(arm) for arm in ARMS)
+    shown = f"{ratio.show(' ×')}; {bare.show(' µs', 1)} bare, {step.show(' µs', 1)} step; "
+    shown += f"processor time of all threads {cpu.show(' ×')}"
     return [Row(f"`run.step(key, fn)` beside a bare span, {label}", shown, f"≤ {BOUND} ×", ratio.median <= BOUND)]
 
 
@@ -117,7 +138,12 @@ def sampled_out() -> list[Row]:
         compared = beside_a_bare_span(theirs, ours, failpath, calls=1000, rounds=100)
         step, ratio = compared.micros(ARMS[1]), compared.ratio(ARMS[1], ARMS[0])
         assert failpath.stats().sent > 0
-        return [Row("`run.step(key, fn)`, span sampled out, events recorded", f"{step.show(' µs', 1)}, {ratio.show(' ×')} the bare span")]
+        return [
+            Row(
+                "`run.step(key, fn)`, span sampled out, events recorded",
+                f"{step.show(' µs', 1)}, {ratio.show(' ×')} the bare span",
+            )
+        ]
 
 
 def main() -> None:

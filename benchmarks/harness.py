@@ -61,38 +61,52 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds for one call of each arm, round by round; the first arm is what the others are divided by."""
+    """Seconds for one call of each arm, round by round: by the clock, and of processor time in all threads."""
 
-    samples: Mapping[str, Sequence[float]]
+    wall: Mapping[str, Sequence[float]]
+    cpu: Mapping[str, Sequence[float]]
 
-    def micros(self, arm: str) -> Spread:
-        return Spread.of([seconds * 1e6 for seconds in self.samples[arm]])
+    @property
+    def rounds(self) -> int:
+        return min(map(len, self.wall.values()))
 
-    def ratio(self, arm: str, base: str) -> Spread:
-        return Spread.of([mine / other for mine, other in zip(self.samples[arm], self.samples[base], strict=True)])
+    def micros(self, arm: str, *, cpu: bool = False) -> Spread:
+        return Spread.of([seconds * 1e6 for seconds in self._of(arm, cpu=cpu)])
 
-    def over(self, arm: str, base: str) -> Spread:
+    def ratio(self, arm: str, base: str, *, cpu: bool = False) -> Spread:
+        return Spread.of([mine / other for mine, other in zip(self._of(arm, cpu=cpu), self._of(base, cpu=cpu), strict=True)])
+
+    def over(self, arm: str, base: str, *, cpu: bool = False) -> Spread:
         """Microseconds that ``arm`` takes more than ``base``."""
-        return Spread.of([(mine - other) * 1e6 for mine, other in zip(self.samples[arm], self.samples[base], strict=True)])
+        pairs = zip(self._of(arm, cpu=cpu), self._of(base, cpu=cpu), strict=True)
+        return Spread.of([(mine - other) * 1e6 for mine, other in pairs])
+
+    def _of(self, arm: str, *, cpu: bool) -> Sequence[float]:
+        return (self.cpu if cpu else self.wall)[arm]
 
 
-def compare(arms: Mapping[str, Arm], *, calls: int, rounds: int, settle: Callable[[], object] | None = None) -> Comparison:
-    """Lets the arms take turns, the order turned round each time; ``settle`` runs after each turn and is not counted."""
+def compare(
+    arms: Mapping[str, Arm], *, calls: int, rounds: int, settle: Callable[[], object] | None = None, collect: bool = True
+) -> Comparison:
+    """Lets the arms take turns, the order turned round each time; ``settle`` runs before each turn and is not counted."""
     if QUICK:
-        rounds = max(8, rounds // 10)
+        rounds = max(4, rounds // 10)
     names = list(arms)
-    samples: dict[str, list[float]] = {name: [] for name in names}
+    wall: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
         arms[name](calls)  # warm
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             if settle is not None:
                 settle()
-            gc.collect()
-            before = time.perf_counter()
+            if collect:
+                gc.collect()
+            before, before_cpu = time.perf_counter(), time.process_time()
             arms[name](calls)
-            samples[name].append((time.perf_counter() - before) / calls)
-    return Comparison(samples)
+            cpu[name].append((time.process_time() - before_cpu) / calls)
+            wall[name].append((time.perf_counter() - before) / calls)
+    return Comparison(wall, cpu)
 
 
 def latencies(call: Callable[[], object], count: int) -> tuple[float, float]:

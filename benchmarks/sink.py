@@ -29,7 +29,7 @@ _ACCEPTED = _answer("202 Accepted", "application/json", b'{"accepted":0,"duplica
 _TAKEN = _answer("200 OK", "application/x-protobuf", b"")
 
 
-def _count(path: str, compressed: bool, body: bytes) -> None:  # noqa: FBT001
+def _count(path: str, compressed: bool, body: bytes) -> None:
     raw = gzip.decompress(body) if compressed else body
     with _lock:
         _counts["requests"] += 1
@@ -41,13 +41,13 @@ def _count(path: str, compressed: bool, body: bytes) -> None:  # noqa: FBT001
             _counts["events"] += raw.count(b'"eventId":')
 
 
-def _serve(connection: socket.socket, hang: bool) -> None:  # noqa: FBT001
+def _serve(connection: socket.socket, hang: bool) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream = connection.makefile("rb", buffering=256 * 1024)
     while line := stream.readline():
         method, path, _ = line.decode().split(" ", 2)
         headers = {}
-        while (header := stream.readline().strip()):
+        while header := stream.readline().strip():
             name, _, value = header.decode().partition(":")
             headers[name.lower()] = value.strip()
         body = stream.read(int(headers.get("content-length", 0)))
