@@ -159,19 +159,23 @@ def test_a_signal_handler_may_raise_at_any_moment(deliver: Deliver) -> None:
     completed: list[int] = []
     number = alarms = 0
     deadline = time.monotonic() + 3
+
+    def record_until_the_alarm() -> None:
+        nonlocal number
+        signal.setitimer(signal.ITIMER_REAL, random.Random(number).random() * 0.003 + 1e-5)
+        while time.monotonic() < deadline:
+            number += 1
+            delivery.record(event(number))
+            completed.append(number)
+            if number % 100 == 0:
+                delivery.flush(1)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     while time.monotonic() < deadline:
         try:
-            signal.setitimer(signal.ITIMER_REAL, random.Random(number).random() * 0.003)
-            while time.monotonic() < deadline:
-                number += 1
-                delivery.record(event(number))
-                completed.append(number)
-                if number % 100 == 0:
-                    delivery.flush(1)
+            record_until_the_alarm()
         except Alarm:
             alarms += 1
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
     delivery.record(event(number + 1))
     completed.append(number + 1)
