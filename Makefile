@@ -41,6 +41,7 @@ check: $(DEV) ## Lint, format, types, and the arrows between modules
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pyright
+	.venv/bin/pytest -q tests/sdk/test_typing.py
 	.venv/bin/lint-imports --no-logo
 
 .PHONY: format
@@ -59,7 +60,7 @@ screenshots: $(DEV) ## Takes the README's pictures from a running demo
 
 .PHONY: pins
 pins: $(BASE) ## Renews the pinned versions in constraints/
-	@compile=".venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra demo --extra postgres --extra dev \
+	@compile=".venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra demo --extra postgres --extra integrations --extra dev \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml"
 	$$compile --output-file constraints/newest.txt
 	$$compile --constraint constraints/minimum.in --output-file constraints/minimum.txt
@@ -90,13 +91,13 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 
 .venv-newest/.stamp-test: $(WHEEL) constraints/newest.txt
 	@tools/environment.sh .venv-newest newest
-	tools/install.sh .venv-newest constraints/newest.txt "$$(ls dist/*.whl)[demo,postgres,test]"
+	tools/install.sh .venv-newest constraints/newest.txt "$$(ls dist/*.whl)[demo,postgres,integrations]"
 	tools/chromium.sh
 	touch $@
 
 .venv-oldest/.stamp-test: $(WHEEL) constraints/minimum.txt
 	@tools/environment.sh .venv-oldest oldest
-	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,test]"
+	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,integrations]"
 	tools/chromium.sh
 	touch $@
 
