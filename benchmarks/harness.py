@@ -17,7 +17,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +26,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from failpath_otel import FailpathClient
+from failpath_otel import FailpathClient, __version__
 
 Arm = Callable[[int], None]
 """Makes so many calls of what is measured."""
@@ -122,16 +122,20 @@ def latencies(call: Callable[[], object], count: int) -> tuple[float, float]:
 
 
 class NoSpans(SpanExporter):
-    """An exporter that throws spans away."""
+    """An exporter that counts spans and throws them away."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.count += len(spans)
         return SpanExportResult.SUCCESS
 
 
-def provider(exporter: SpanExporter | None = None) -> TracerProvider:
+def provider(exporter: SpanExporter | None = None, batch: int = 512) -> TracerProvider:
     """A provider with a BatchSpanProcessor whose queue is long enough to lose nothing."""
     made = TracerProvider(resource=Resource.create({"service.name": "shop"}), shutdown_on_exit=False)
-    made.add_span_processor(BatchSpanProcessor(exporter or NoSpans(), max_queue_size=NO_LIMIT, max_export_batch_size=512))
+    made.add_span_processor(BatchSpanProcessor(exporter or NoSpans(), max_queue_size=NO_LIMIT, max_export_batch_size=batch))
     return made
 
 
@@ -170,12 +174,7 @@ class Sink:
 
 def versions(*names: str) -> str:
     """What was measured on what."""
-    found = []
-    for name in ("opentelemetry-sdk", "failpath-otel", *names):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            found.append(f"{name} (source tree)")
+    found = [f"failpath-otel {__version__}", *(f"{name} {version(name)}" for name in ("opentelemetry-sdk", *names))]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg()) if hasattr(os, "getloadavg") else "unknown"
     return f"Python {platform.python_version()}, {', '.join(found)}, {os.cpu_count()} cores, load {load}"
 

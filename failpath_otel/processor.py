@@ -5,7 +5,6 @@ Steps that ``run.step`` opened report themselves and are left alone here; they a
 
 from __future__ import annotations
 
-import operator
 import os
 import threading
 import weakref
@@ -32,6 +31,8 @@ from failpath_otel.tracing import behind, service_of
 from failpath_otel.version import VERSION
 
 _MAX_OPEN_SPANS: Final = 100_000
+_FLOW_SLUG: Final = semconv.FLOW_SLUG
+_OWN_SCOPE: Final = semconv.SCOPE_NAME
 _SpanKey = tuple[int, int]
 
 
@@ -95,13 +96,16 @@ class FailpathSpanProcessor(SpanProcessor):
         """Where the events go."""
         return self._sink
 
-    # These two run for every span of the service; what they cost is in docs/performance.md. Where an SDK keeps attributes in
-    # another place than `_raw_attributes` looks, its AttributeError leads to the slow path, which uses the public way.
+    # These two run for every span of the service; what they cost is in docs/performance.md. span.attributes builds a view at
+    # each access, and a look-up of a missing key in it raises and catches in Python code: together more than all the rest of
+    # what a foreign span costs. So they look at what is private to the SDK; where an SDK keeps it in another place, the
+    # AttributeError leads to the slow path, which uses the public way.
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         """Records ``running`` where the span is a step from its start."""
         try:
-            if semconv.FLOW_SLUG not in _raw_attributes(span) or _raw_scope(span) == semconv.SCOPE_NAME:
+            raw: Any = span
+            if _FLOW_SLUG not in raw._attributes._dict or raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
                 return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
@@ -110,8 +114,9 @@ class FailpathSpanProcessor(SpanProcessor):
     def on_end(self, span: ReadableSpan) -> None:
         """Records the outcome where the span is a step."""
         try:
-            if semconv.FLOW_SLUG in _raw_attributes(span):
-                if _raw_scope(span) == semconv.SCOPE_NAME:
+            raw: Any = span
+            if _FLOW_SLUG in raw._attributes._dict:  # noqa: SLF001
+                if raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
                     return
             elif not self._open or _key_of(span) not in self._open:
                 return
@@ -270,12 +275,6 @@ class Attachment:
         if known is mark or known[0]() is not target:
             self._known[id(target)] = mark
             add(self._processor)
-
-
-# span.attributes builds a view at each access, and a look-up of a missing key in it raises and catches in Python code: together
-# more than all the rest of what a foreign span costs. The dict below it is private to the SDK.
-_raw_attributes: Callable[[Any], Any] = operator.attrgetter("_attributes._dict")
-_raw_scope: Callable[[Any], Any] = operator.attrgetter("_instrumentation_scope.name")
 
 
 def _attributes_of(span: ReadableSpan) -> Mapping[str, Any]:
