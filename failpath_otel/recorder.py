@@ -50,12 +50,17 @@ class Recorder:
         self._send_timeout_millis = send_timeout_millis
         self._flows = flows
 
-    def emit(self, event: StepEvent | None) -> DeliveryError | None:
+    @property
+    def would_hold_up_a_loop(self) -> bool:
+        """Whether `emit` would wait on a thread that runs an event loop."""
+        return self.waits and _in_asyncio()
+
+    def emit(self, event: StepEvent | None, *, wait: bool = True) -> DeliveryError | None:
         """Takes an event; with ``delivery="await"``, what kept it from being sent is returned."""
         if event is None or self.sink is None:
             return None
         try:
-            if self.waits:
+            if self.waits and wait:
                 return self.sink.record_and_wait(event, self._send_timeout_millis)
             self.sink.record(event)
         except Exception:

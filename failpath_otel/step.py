@@ -15,6 +15,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from failpath_otel.attempt import Attempt, RunFacts
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.metadata import Rendered, render
+from failpath_otel.events.step import StepEvent
 from failpath_otel.notices import warn_once
 from failpath_otel.recorder import Recorder
 
@@ -133,13 +134,14 @@ def _whose() -> object:
 class Execution:
     """One attempt together with its delivery: what ``raise_on_send_error`` asks for is raised at the end of it."""
 
-    __slots__ = ("_attempt", "_failure", "_metadata", "_recorder")
+    __slots__ = ("_attempt", "_failure", "_metadata", "_recorder", "_unsent")
 
     def __init__(self, recorder: Recorder, run: RunFacts, step_key: str, metadata: Rendered) -> None:
         self._recorder = recorder
         self._metadata = metadata
         self._attempt = Attempt(recorder, run, step_key, metadata)
         self._failure: DeliveryError | None = None
+        self._unsent: StepEvent | None = None
 
     @property
     def span(self) -> Span:
@@ -161,11 +163,29 @@ class Execution:
 
     async def start_async(self) -> None:
         """Like `start`."""
-        event = self._attempt.start(self._metadata)
+        self._unsent = self._attempt.start(self._metadata)
+        await self.send_start()
+
+    def start_call(self) -> None:
+        """Like `start`, but where waiting would hold up an event loop, `send_start` or the end sends the event.
+
+        What is called may turn out to be a coroutine function, whose body only runs after `send_start`.
+        """
+        if self._recorder.waits and self._recorder.would_hold_up_a_loop:
+            self._unsent = self._attempt.start(self._metadata)
+        else:
+            self.start()
+
+    async def send_start(self) -> None:
+        """Sends the start, where that is not done yet."""
+        event, self._unsent = self._unsent, None
+        if event is None:
+            return
         try:
             self._failure = await self._recorder.emit_async(event)
         except BaseException as error:
-            self.finish(error)
+            # A cancellation, say. The loop is not to be held up by its own end either.
+            self._recorder.emit(self._attempt.end(error), wait=False)
             raise
 
     def finish(self, error: BaseException | None) -> None:
@@ -174,6 +194,9 @@ class Execution:
         Raises:
             DeliveryError: Where ``raise_on_send_error`` asks for it and no exception of the application is on its way.
         """
+        if self._unsent is not None:
+            event, self._unsent = self._unsent, None
+            self._failure = self._recorder.emit(event)
         failure = self._recorder.emit(self._attempt.end(error))
         if failure is not None or self._failure is not None:
             self._raise(failure, error)
@@ -219,6 +242,12 @@ class _Nothing(Execution):
     async def start_async(self) -> None:
         pass
 
+    def start_call(self) -> None:
+        pass
+
+    async def send_start(self) -> None:
+        pass
+
     def finish(self, error: BaseException | None) -> None:
         pass
 
@@ -239,7 +268,7 @@ Begin = Callable[[], Execution]
 
 def call(execution: Execution, fn: Callable[[], Any]) -> Any:
     """Runs ``fn`` as a step and passes its value through; an awaitable is passed on as one that ends the step."""
-    execution.start()
+    execution.start_call()
     try:
         result = fn()
     except BaseException as error:
@@ -254,6 +283,12 @@ def call(execution: Execution, fn: Callable[[], Any]) -> Any:
 
 
 async def _awaited(execution: Execution, result: Awaitable[R]) -> R:
+    try:
+        await execution.send_start()
+    except BaseException:
+        if inspect.iscoroutine(result):
+            result.close()  # it will never be awaited, which is not its author's fault
+        raise
     execution.resume()
     try:
         value = await result

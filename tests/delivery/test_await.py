@@ -5,18 +5,35 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 from support.delivery import ScriptedExporter, event, until
 
-from failpath_otel import DeliveryError, FailpathClient
+from failpath_otel import DeliveryError, FailpathClient, Run
 from failpath_otel.delivery import Delivery
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
 
 Client = Callable[..., FailpathClient]
 Deliver = Callable[..., Delivery]
+Body = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def as_a_block(run: Run[str], body: Body) -> None:
+    async with run.step("pay"):
+        await body()
+
+
+async def as_a_call(run: Run[str], body: Body) -> None:
+    await run.step("pay", body)
+
+
+async def as_a_decorated_function(run: Run[str], body: Body) -> None:
+    await run.step("pay")(body)()
+
+
+both_async_ways = pytest.mark.parametrize("step", [as_a_block, as_a_call, as_a_decorated_function])
 
 
 def test_each_event_is_sent_before_the_call_goes_on(client: Client) -> None:
@@ -29,15 +46,33 @@ def test_each_event_is_sent_before_the_call_goes_on(client: Client) -> None:
     assert [e.status for e in exporter.events] == ["running", "success", "skipped"]
 
 
-def test_each_event_is_sent_before_an_async_call_goes_on(client: Client) -> None:
+@both_async_ways
+def test_each_event_is_sent_before_an_async_call_goes_on(client: Client, step: Any) -> None:
+    exporter = ScriptedExporter()
+    failpath = client(exporter=exporter, delivery="await")
+
+    async def body() -> None:
+        assert [e.status for e in exporter.events] == ["running"]
+
+    async def main() -> None:
+        await step(failpath.run("checkout", "r1"), body)
+        assert [e.status for e in exporter.events] == ["running", "success"]
+
+    asyncio.run(main())
+
+
+def test_a_function_on_an_event_loop_is_sent_at_its_end(client: Client) -> None:
+    """Nobody knows before the call whether it gives an awaitable, for which the loop would be held up in vain."""
     exporter = ScriptedExporter()
     failpath = client(exporter=exporter, delivery="await")
 
     async def main() -> None:
         run = failpath.run("checkout", "r1")
-        async with run.step("pay"):
-            assert [e.status for e in exporter.events] == ["running"]
+        run.step("pay", lambda: None)
         assert [e.status for e in exporter.events] == ["running", "success"]
+        with pytest.raises(ZeroDivisionError):
+            run.step("ship", lambda: 1 / 0)
+        assert [e.status for e in exporter.events][2:] == ["running", "error"]
 
     asyncio.run(main())
 
@@ -80,41 +115,41 @@ def test_send_errors_are_swallowed_unless_asked_for(client: Client, failure: Bas
     assert run.step("pay", lambda: 5) == 5
 
 
-def test_the_event_loop_is_not_held_up(client: Client) -> None:
+@both_async_ways
+def test_the_event_loop_is_not_held_up(client: Client, step: Any) -> None:
     exporter = ScriptedExporter()
     exporter.gate.clear()
     failpath = client(exporter=exporter, delivery="await", send_timeout_millis=30_000)
 
     async def main() -> int:
-        step = asyncio.ensure_future(enter())
+        entered = asyncio.ensure_future(step(failpath.run("checkout", "r1"), body))
         ticks = 0
         while not exporter.entered.is_set() or ticks < 50:
             await asyncio.sleep(0.001)
             ticks += 1
-        assert not step.done()
+        assert not entered.done()
         exporter.gate.set()
-        await step
+        await entered
         return ticks
 
-    async def enter() -> None:
-        async with failpath.run("checkout", "r1").step("pay"):
-            pass
+    async def body() -> None:
+        pass
 
     assert asyncio.run(main()) >= 50
 
 
-def test_cancelled_while_it_waits_a_step_ends_as_an_error(client: Client) -> None:
+@both_async_ways
+def test_cancelled_while_it_waits_a_step_ends_as_an_error(client: Client, step: Any) -> None:
     """And its events are delivered all the same."""
     exporter = ScriptedExporter()
     exporter.gate.clear()
     failpath = client(exporter=exporter, delivery="await", send_timeout_millis=500)
 
-    async def pay() -> None:
-        async with failpath.run("checkout", "r1").step("pay"):
-            raise AssertionError("not reached")
+    async def body() -> None:
+        raise AssertionError("not reached")
 
     async def main() -> None:
-        task = asyncio.ensure_future(pay())
+        task = asyncio.ensure_future(step(failpath.run("checkout", "r1"), body))
         await asyncio.to_thread(exporter.entered.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
