@@ -89,6 +89,21 @@ def test_removing_twice_does_nothing() -> None:
     assert queue.remove(1) is None
 
 
+def test_places_of_events_that_are_gone_are_given_free() -> None:
+    """A queue through which events have passed for a long time is no longer than what is queued."""
+    queue = EventQueue(100)
+    number = 0
+    for _ in range(1000):
+        for _ in range(50):
+            number += 1
+            assert queue.add(event(number)) is None
+        queue.remove_all([taken for taken, _ in queue.take(50)])
+        queue.give_back()
+    assert len(queue) == 0
+    assert len(queue._events) <= 2048 + 100
+    assert queue.oldest == number + 1
+
+
 class QueueMachine(RuleBasedStateMachine):
     """Any order of adding, taking, settling and giving back, held against plain lists."""
 
@@ -142,6 +157,7 @@ class QueueMachine(RuleBasedStateMachine):
             for n, e in free
         )
 
+    @precondition(lambda self: not self.in_flight)
     @rule(count=st.integers(1, 5))
     def take(self, count: int) -> None:
         taken = self.queue.take(count)
@@ -151,7 +167,14 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.in_flight)
     @rule(data=st.data())
     def settle(self, data: st.DataObject) -> None:
-        for number in sorted(data.draw(st.sets(st.sampled_from(sorted(self.in_flight))))):
+        # All that was taken, one by one or at once, sent or refused: nothing else happens to a batch but being given back.
+        one_by_one = data.draw(st.permutations(sorted(self.in_flight)))
+        if data.draw(st.booleans()):
+            assert self.queue.remove_all(one_by_one) == len(one_by_one)
+            one_by_one = []
+            self.gone += len(self.in_flight)
+            self.model = [(n, e) for n, e in self.model if n not in self.in_flight]
+        for number in one_by_one:
             assert self.queue.remove(number) is not None
             self.model = [(n, e) for n, e in self.model if n != number]
             self.gone += 1

@@ -381,6 +381,18 @@ def test_a_huge_answer_is_read_no_further_than_the_bound(sink: HttpSink, piece: 
     assert taken <= 2 * deadline_module.MAX_ANSWER_BYTES
 
 
+def test_interim_answers_without_end_stop_at_the_bound(sink: HttpSink) -> None:
+    """Also where no timeout ends them."""
+
+    def answer(request: Request, connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\nX-Filler: " + b"x" * 60_000 + b"\r\n\r\n")
+
+    sink.answer = answer
+    with pytest.raises(RetryableError, match="longer than"):
+        send(sink, timeout_millis=0)
+
+
 def test_no_time_at_all_is_a_passing_trouble(sink: HttpSink) -> None:
     exporter = HttpExporter(sink.url)
     with pytest.raises(RetryableError):

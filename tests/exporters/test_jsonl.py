@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,19 +83,26 @@ def test_a_path_that_cannot_be_written_counts_its_events_as_rejected(client: Cli
     assert failpath.flush().dropped == {"rejected": 1}
 
 
-def append(path: str, base: int) -> None:
-    exporter = JsonlExporter(path)
-    for number in range(100):
-        exporter.export([event(base + number, metadata={"x": "y" * 500}) for _ in range(5)], timeout_millis=100)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="appending is not atomic there")
 def test_several_processes_may_append_to_one_path(tmp_path: Path) -> None:
-    path = str(tmp_path / "events.jsonl")
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
-        pool.starmap(append, [(path, 0), (path, 1000)])
-    lines = Path(path).read_text().splitlines()
+    path = tmp_path / "events.jsonl"
+    append = """
+import sys
+from failpath_otel.events.step import StepEvent
+from failpath_otel.exporters import JsonlExporter
+
+path, first = sys.argv[1], int(sys.argv[2])
+exporter = JsonlExporter(path)
+for n in range(first, first + 500, 50):
+    events = [
+        StepEvent(event_id=str(i), flow_key="f", run_id="1", step_key="s", status="success", timestamp=i, metadata={"x": "y" * 500})
+        for i in range(n, n + 50)
+    ]
+    exporter.export(events, timeout_millis=100)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", append, str(path), str(first)]) for first in (0, 1000)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    lines = path.read_text().splitlines()
     assert len(lines) == 1000
     for line in lines:
         json.loads(line)
