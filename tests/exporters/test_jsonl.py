@@ -94,11 +94,8 @@ from failpath_otel.exporters import JsonlExporter
 path, first = sys.argv[1], int(sys.argv[2])
 exporter = JsonlExporter(path)
 for n in range(first, first + 500, 50):
-    events = [
-        StepEvent(event_id=str(i), flow_key="f", run_id="1", step_key="s", status="success", timestamp=i, metadata={"x": "y" * 500})
-        for i in range(n, n + 50)
-    ]
-    exporter.export(events, timeout_millis=100)
+    made = {"flow_key": "f", "run_id": "1", "step_key": "s", "status": "success", "metadata": {"x": "y" * 500}}
+    exporter.export([StepEvent(event_id=str(i), timestamp=i, **made) for i in range(n, n + 50)], timeout_millis=100)
 """
     processes = [subprocess.Popen([sys.executable, "-c", append, str(path), str(first)]) for first in (0, 1000)]
     assert [process.wait(60) for process in processes] == [0, 0]
