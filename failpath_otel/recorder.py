@@ -23,6 +23,7 @@ class Recorder:
         sink: Takes the events; ``None`` where only spans are wanted.
         enabled: False: functions run, and nothing else happens.
         waits: ``delivery="await"``: each event is sent before the call goes on.
+        checks_keys: Whether there is a flows.json to check keys against.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Recorder:
         self.default_metadata = default_metadata
         self._send_timeout_millis = send_timeout_millis
         self._flows = flows
+        self.checks_keys = bool(flows)
 
     @property
     def would_hold_up_a_loop(self) -> bool:
@@ -101,7 +103,7 @@ class Recorder:
 
     def check_key(self, flow_key: str, step_key: str | None = None) -> None:
         """Warns, once each, of a flow or step that flows.json does not know. It is recorded all the same."""
-        if not self._flows:
+        if not self.checks_keys:
             return
         flow = self._flows.get(flow_key)
         if flow is None:

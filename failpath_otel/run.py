@@ -98,10 +98,11 @@ class Run(Generic[K]):
         if not recorder.enabled:
             return Step(self._itself, step_key, {}) if fn is None else fn()
         key = recorder.identifier("step key", step_key)
-        recorder.check_key(self._facts.flow_key, key)
+        if recorder.checks_keys:
+            recorder.check_key(self._facts.flow_key, key)
         if fn is None:
             return Step(self._itself, key, metadata)
-        return call(Execution(recorder, self._facts, key, recorder.metadata(metadata)), fn)
+        return call(Execution(recorder, self._facts, key, {} if metadata is None else recorder.metadata(metadata)), fn)
 
     def skip(self, step_key: K, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Records that the step is skipped on purpose, which tells it from one that never happened.
