@@ -50,8 +50,10 @@ format: $(DEV) ## Formats the sources and repairs what the linter can repair
 	.venv/bin/ruff format .
 
 .PHONY: bench
-bench: .venv-bench/.stamp-bench ## Runs the benchmarks; each prints versions and ratios
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; .venv-bench/bin/python "$$script"; done
+bench: .venv-bench/.stamp-bench ## Runs the benchmarks and writes docs/performance.md's table; BENCH_QUICK=1: few rounds
+	@rm -rf build/bench
+	for script in benchmarks/bench_*.py; do echo "== $$script"; .venv-bench/bin/python "$$script"; done
+	.venv-bench/bin/python benchmarks/table.py
 
 .PHONY: screenshots
 screenshots: $(DEV) ## Takes the README's pictures from a running demo

@@ -31,7 +31,7 @@ from failpath_otel import FailpathClient, __version__
 Arm = Callable[[int], None]
 """Makes so many calls of what is measured."""
 
-QUICK = "--quick" in sys.argv
+QUICK = "--quick" in sys.argv or bool(os.environ.get("BENCH_QUICK"))
 RESULTS = Path(__file__).resolve().parent.parent / "build" / "bench"
 FLOW, RUN, STEP = "checkout", "req_5f2c81d0", "charge-card"
 STEP_ATTRIBUTES = {"failpath.flow.slug": FLOW, "failpath.run.id": RUN, "failpath.step.key": STEP}
