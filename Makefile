@@ -65,7 +65,7 @@ pins: $(BASE) ## Renews the pinned versions in constraints/
 	@compile=".venv/bin/uv pip compile --quiet --universal --python-version 3.10 --extra demo --extra postgres --extra integrations --extra dev \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml"
 	$$compile --output-file constraints/newest.txt
-	$$compile --constraint constraints/minimum.in --output-file constraints/minimum.txt
+	$$compile --extra instrumentations --constraint constraints/minimum.in --output-file constraints/minimum.txt
 
 .PHONY: clean
 clean: ## Removes everything that was made
@@ -99,7 +99,7 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 
 .venv-oldest/.stamp-test: $(WHEEL) constraints/minimum.txt
 	@tools/environment.sh .venv-oldest oldest
-	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,integrations]"
+	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,integrations,instrumentations]"
 	tools/chromium.sh
 	touch $@
 
