@@ -13,8 +13,9 @@ from opentelemetry.context import Context
 from failpath_otel import context
 from failpath_otel.attempt import Attempt, RunFacts
 from failpath_otel.events.text import as_text, clip, new_run_id
+from failpath_otel.execution import Execution, call
 from failpath_otel.recorder import Recorder
-from failpath_otel.step import Execution, Step, call
+from failpath_otel.step import Step
 
 K = TypeVar("K", bound=str)
 T = TypeVar("T")
