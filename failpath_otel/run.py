@@ -129,7 +129,7 @@ class Run(Generic[K]):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # Threads and tasks may have entered the same run: each ends its own entry.
-        for token in reversed(self._tokens):
+        for token in reversed(tuple(self._tokens)):  # of a copy: while others leave, positions move
             if context.detach(token):
                 self._tokens.remove(token)
                 return
