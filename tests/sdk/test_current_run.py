@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import contextvars
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
