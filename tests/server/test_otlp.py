@@ -1,12 +1,10 @@
-"""OTLP/HTTP: what a body gives, item by item, in both encodings, and what its sender is answered."""
+"""OTLP: what a body of spans gives, item by item, in both encodings, and what its sender is answered."""
 
 from __future__ import annotations
 
-import gzip
 import json
 
 import pytest
-from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.common.v1 import common_pb2
@@ -15,49 +13,26 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 from support.otlp_bodies import (
     END_NS,
+    JSON,
+    PROTOBUF,
     SPAN_ID,
     START_NS,
     TRACE_ID,
     add_span,
     json_attributes,
-    json_logs,
     json_span,
     json_traces,
-    logs,
+    only,
     put,
+    spans_of,
     step,
     traces,
 )
-from support.served import Client
 
 from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepError, StepEvent
 from failpath_otel.server import otlp_schema
-from failpath_otel.server.otlp import Decoded, decode_logs, decode_traces, log_answer, trace_answer
-
-JSON = "application/json"
-PROTOBUF = "application/x-protobuf"
-
-
-def spans_of(body: object) -> Decoded:
-    """What a body of traces gives, in the encoding that it is in."""
-    if isinstance(body, dict):
-        return decode_traces(json.dumps(body).encode(), JSON)
-    assert isinstance(body, ExportTraceServiceRequest)
-    return decode_traces(body.SerializeToString(), PROTOBUF)
-
-
-def records_of(body: object) -> Decoded:
-    if isinstance(body, dict):
-        return decode_logs(json.dumps(body).encode(), JSON)
-    assert isinstance(body, ExportLogsServiceRequest)
-    return decode_logs(body.SerializeToString(), PROTOBUF)
-
-
-def only(decoded: Decoded) -> StepEvent:
-    assert (decoded.rejected, len(decoded.events)) == ([], 1)
-    return decoded.events[0]
-
+from failpath_otel.server.otlp import decode_traces, log_answer, trace_answer
 
 METADATA = {"text": "t", "n": -7, "x": 0.5, "yes": True, "list": ["a", "b"], "empty": ""}
 FULL = step("r1") | {f"failpath.metadata.{name}": value for name, value in METADATA.items()}
@@ -365,76 +340,6 @@ def test_an_unexpected_fault_in_one_item_is_a_refusal_of_that_item(monkeypatch):
     )
 
 
-LOG = step("r1", **{"failpath.step.status": "error", "failpath.event.id": "e1", "failpath.step.started_at": START_NS - 5000})
-LOG |= {"exception.type": "shop.Declined", "exception.message": "no"}
-
-
-def _json_record(attributes: dict[str, object], **fields: object) -> dict[str, object]:
-    plain = {"traceId": TRACE_ID.hex(), "spanId": SPAN_ID.hex(), "timeUnixNano": str(START_NS), "eventName": "failpath.step"}
-    return {**plain, "attributes": json_attributes(attributes), **fields}
-
-
-@pytest.mark.parametrize("body", [logs(LOG), json_logs(_json_record(LOG))], ids=["protobuf", "json"])
-def test_a_log_record_gives_the_event_that_it_carries(body):
-    assert only(records_of(body)) == StepEvent(
-        event_id="e1",
-        flow_key="checkout",
-        run_id="r1",
-        step_key="charge-card",
-        status="error",
-        timestamp=START_NS,
-        started_at=START_NS - 5000,
-        error=StepError("Declined", "no"),
-        trace_id=TRACE_ID.hex(),
-        span_id=SPAN_ID.hex(),
-        service="shop",
-    )
-
-
-@pytest.mark.parametrize("name", ["", "other"])
-def test_older_senders_name_the_event_by_an_attribute(name):
-    named = {"event.name": "failpath.step", **LOG}
-    for body in (logs(named, event_name=name), json_logs(_json_record(named, eventName=name))):
-        assert only(records_of(body)).event_id == "e1"
-
-
-def test_other_log_records_are_unmapped_and_half_named_ones_incomplete():
-    half = {"failpath.flow.slug": "checkout", "failpath.step.status": "success"}
-    request = logs(LOG, half)
-    foreign = logs(LOG | {"failpath.event.id": "e2"}, event_name="something.else")
-    for record in (request, json_logs(_json_record(LOG), _json_record(half))):
-        decoded = records_of(record)
-        assert (len(decoded.events), decoded.unmapped, decoded.incomplete) == (1, 0, 1)
-    for record in (foreign, json_logs(_json_record(LOG, eventName="something.else"))):
-        decoded = records_of(record)
-        assert (len(decoded.events), decoded.unmapped, decoded.incomplete) == (0, 1, 0)
-
-
-def test_a_log_record_without_a_span_needs_an_id_of_its_own():
-    for ids in ({"trace_id": b"", "span_id": b""}, {"trace_id": bytes(16), "span_id": bytes(8)}):
-        event = only(records_of(logs(LOG, **ids)))
-        assert (event.event_id, event.trace_id, event.span_id) == ("e1", None, None)
-        without = {name: value for name, value in LOG.items() if name != "failpath.event.id"}
-        assert "failpath.event.id" in records_of(logs(without, **ids)).rejected[0]
-
-
-def test_a_log_record_without_a_time_takes_the_time_at_which_it_was_observed():
-    assert only(records_of(logs(LOG, time_unix_nano=0, observed_time_unix_nano=START_NS + 1))).timestamp == START_NS + 1
-    assert "is missing" in records_of(logs(LOG, time_unix_nano=0)).rejected[0]
-    observed = _json_record(LOG, timeUnixNano=0, observedTimeUnixNano=str(START_NS + 1))
-    assert only(records_of(json_logs(observed))).timestamp == START_NS + 1
-
-
-def test_log_and_span_of_one_step_tell_the_same():
-    """Both ways through a Collector meet in one event."""
-    by_log = only(
-        records_of(
-            logs(step("r1", **{"failpath.step.status": "success", "failpath.step.started_at": START_NS}), time_unix_nano=END_NS)
-        )
-    )
-    assert by_log == only(spans_of(traces(step("r1"))))
-
-
 def test_answers_count_exactly_what_was_refused():
     assert trace_answer([], PROTOBUF) == log_answer([], PROTOBUF) == b""
     assert trace_answer([], JSON) == log_answer([], JSON) == b"{}"
@@ -473,94 +378,3 @@ def test_our_reading_schema_has_the_numbers_of_the_official_one():
     ):
         as_numbers = [[field.number for field in message.DESCRIPTOR.fields] for message in (logs_message, traces_message)]
         assert as_numbers[0] == as_numbers[1]
-
-
-# From here on through the network.
-
-
-def _send(api: Client, path: str, body: bytes, kind: str = PROTOBUF, **headers: str):
-    return api.post(path, body, {"Content-Type": kind, **headers})
-
-
-def test_spans_sent_as_otlp_are_seen_as_a_run(api):
-    reply = _send(api, "/v1/traces", gzip.compress(traces(step("otlp-1")).SerializeToString()), **{"Content-Encoding": "gzip"})
-    assert (reply.status, reply.headers["Content-Type"], reply.body) == (200, PROTOBUF, b"")
-    reply = _send(api, "/v1/traces", json.dumps(json_traces(json_span(step("otlp-2"), spanId="12" * 8))).encode(), JSON)
-    assert (reply.status, reply.headers["Content-Type"], reply.json) == (200, JSON, {})
-    for run_id in ("otlp-1", "otlp-2"):
-        assert api.get("/api/run", flow="checkout", run_id=run_id).json["steps"][1]["durationMs"] == 1500.0
-
-
-@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
-@pytest.mark.parametrize(
-    ("kind", "body", "answer"), [(PROTOBUF, b"", b""), (JSON, b"{}", b"{}"), (f"{JSON}; charset=UTF-8", b"{}", b"{}")]
-)
-def test_an_empty_request_is_a_success(api, path, kind, body, answer):
-    reply = _send(api, path, body, kind)
-    assert (reply.status, reply.body) == (200, answer)
-
-
-def test_a_partly_bad_request_is_a_success_that_says_what_was_refused(api):
-    request = traces(step("partly"), trace_id=b"\1" * 16)
-    add_span(request, step("partly", "bad"), trace_id=bytes(16))
-    before = api.get("/api/intake").json
-    reply = _send(api, "/v1/traces", request.SerializeToString())
-    partial = ExportTraceServiceResponse.FromString(reply.body).partial_success
-    assert (reply.status, partial.rejected_spans, partial.error_message) == (200, 1, "trace_id is all zero")
-    after = api.get("/api/intake").json
-    assert (after["accepted"] - before["accepted"], after["rejected"] - before["rejected"]) == (1, 1)
-
-
-def test_intake_counts_unmapped_and_incomplete_spans(api):
-    before = api.get("/api/intake").json
-    _send(api, "/v1/traces", traces({"a": 1}, {"failpath.run.id": "x"}).SerializeToString())
-    after = api.get("/api/intake").json
-    assert (after["unmapped"] - before["unmapped"], after["incomplete"] - before["incomplete"]) == (1, 1)
-
-
-def test_the_same_span_by_both_ways_and_twice_is_one_event(api):
-    spans = traces(step("both"), trace_id=b"\2" * 16).SerializeToString()
-    record = logs(
-        step("both", **{"failpath.step.status": "success", "failpath.step.started_at": START_NS}),
-        trace_id=b"\2" * 16,
-        time_unix_nano=END_NS,
-    )
-    for path, body in (("/v1/traces", spans), ("/v1/logs", record.SerializeToString()), ("/v1/traces", spans)):
-        assert _send(api, path, body).status == 200
-    assert len(api.get("/api/run/events", flow="checkout", run_id="both").json["events"]) == 1
-
-
-@pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs"])
-@pytest.mark.parametrize(
-    ("body", "headers", "status", "code"),
-    [
-        (b"\xff", {}, 400, 3),
-        (b"no gzip", {"Content-Encoding": "gzip"}, 400, 3),
-        (gzip.compress(b"x" * 100)[:-4], {"Content-Encoding": "gzip"}, 400, 3),
-        (gzip.compress(bytes(17 * 1024 * 1024)), {"Content-Encoding": "gzip"}, 413, 3),
-        (bytes(5 * 1024 * 1024), {}, 413, 3),
-        (b"", {"Content-Encoding": "snappy"}, 415, 3),
-        (b"", {"Host": "evil.example"}, 421, 3),
-        (b"", {"Origin": "http://evil.example"}, 403, 7),
-    ],
-)
-def test_every_refusal_is_a_status_in_the_encoding_of_the_request(api, path, body, headers, status, code):
-    reply = _send(api, path, body, PROTOBUF, **headers)
-    assert (reply.status, reply.headers["Content-Type"]) == (status, PROTOBUF)
-    told = Status.FromString(reply.body)
-    assert (told.code, bool(told.message)) == (code, True)
-    if body != b"":
-        reply = _send(api, path, body, JSON, **headers)
-        assert (reply.status, reply.headers["Content-Type"], reply.json["code"]) == (status, JSON, code)
-
-
-def test_signals_that_are_not_taken_are_refused_in_the_encoding_of_the_request(api):
-    reply = _send(api, "/v1/metrics", b"")
-    assert (reply.status, Status.FromString(reply.body).code) == (404, 5)
-    assert _send(api, "/v1/metrics", b"{}", JSON).json["code"] == 5
-
-
-def test_another_content_type_and_another_method_are_refused(api):
-    assert _send(api, "/v1/traces", b"", "text/plain").status == 415
-    reply = api.get("/v1/traces")
-    assert (reply.status, reply.headers["Allow"], Status.FromString(reply.body).code) == (405, "POST", 12)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from failpath_otel.events.step import StepEvent
+from failpath_otel.server.otlp import Decoded, decode_logs, decode_traces
+
+JSON = "application/json"
+PROTOBUF = "application/x-protobuf"
 TRACE_ID = bytes.fromhex("5b8efff798038103d269b633813fc60c")
 SPAN_ID = bytes.fromhex("eee19b7ec3c1b174")
 START_NS = 1_772_366_400_000_000_000
@@ -121,3 +127,23 @@ def json_traces(*spans: Any, service: str = "shop") -> dict[str, Any]:
 def json_logs(*records: Any) -> dict[str, Any]:
     resource = {"attributes": json_attributes({"service.name": "shop"})}
     return {"resourceLogs": [{"resource": resource, "scopeLogs": [{"scope": {}, "logRecords": list(records)}]}]}
+
+
+def spans_of(body: object) -> Decoded:
+    """What a body of traces gives, in the encoding that it is in."""
+    if isinstance(body, dict):
+        return decode_traces(json.dumps(body).encode(), JSON)
+    assert isinstance(body, ExportTraceServiceRequest)
+    return decode_traces(body.SerializeToString(), PROTOBUF)
+
+
+def records_of(body: object) -> Decoded:
+    if isinstance(body, dict):
+        return decode_logs(json.dumps(body).encode(), JSON)
+    assert isinstance(body, ExportLogsServiceRequest)
+    return decode_logs(body.SerializeToString(), PROTOBUF)
+
+
+def only(decoded: Decoded) -> StepEvent:
+    assert (decoded.rejected, len(decoded.events)) == ([], 1)
+    return decoded.events[0]
