@@ -21,7 +21,8 @@ def section(name: str, kept: dict[str, Any]) -> str:
     ]
     for row in kept["rows"]:
         met = {True: "met", False: "**missed**", None: ""}[row["met"]]
-        lines.append(f"| {row['what']} | {row['measured']} | {row['bound']} | {met} |")
+        cells = [str(cell).replace("|", "/") for cell in (row["what"], row["measured"], row["bound"], met)]
+        lines.append(f"| {' | '.join(cells)} |")
     quick = " Measured with `--quick`: few rounds." if kept["quick"] else ""
     return "\n".join([*lines, "", f"{kept['versions']}.{quick}"])
 
