@@ -283,7 +283,7 @@ def test_aflush_does_not_hold_the_loop_up(client: Client) -> None:
 
     async def main() -> None:
         flushing = asyncio.ensure_future(failpath.aflush(20_000))
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(exporter.entered.wait, 10)
         assert not flushing.done()
         exporter.gate.set()
         assert await flushing
