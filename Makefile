@@ -24,7 +24,7 @@ demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows 
 	@.venv/bin/failpath-otel demo
 
 .PHONY: test
-test: $(BASE) ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
+test: $(BASE) collector ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
 
 .PHONY: test-newest
@@ -34,6 +34,10 @@ test-newest: .venv-newest/.stamp-test
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.stamp-test
 	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+.PHONY: collector
+collector: ## Builds the Collector that the tests use, unless it is in the cache already; needs Go
+	@tools/collector.sh
 
 .PHONY: check
 check: $(DEV) ## Lint, format, types, and the arrows between modules
