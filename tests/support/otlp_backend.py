@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from support.http_sink import Answer, HttpSink, Request, reply
+from support.http_sink import Answer, HttpSink, Request, reply, reset
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Gate:
 
     Set ``refuse`` to an `Answer` (`http_sink.always(503)`, `http_sink.reset`, ...) to have requests refused; ``None`` opens it.
     ``close`` has connections refused, as when the server's process is gone; ``open`` listens again on the same port.
+    ``arrivals`` are the times (monotonic seconds) at which requests came, refused or not.
     """
 
     upstream: str
@@ -81,10 +83,16 @@ class Gate:
     refuse: Answer | None = None
     passed: int = 0
     refused: int = 0
+    arrivals: list[float] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         return self.sink.url
+
+    def unanswered(self, request: Request, connection: socket.socket) -> None:
+        """An answer for ``refuse``: the server takes the request, and its own answer is lost on the way back."""
+        self._passed_on(request)
+        reset(request, connection)
 
     def open(self) -> None:
         self.sink.answer = self._answer
@@ -94,6 +102,7 @@ class Gate:
         self.sink.stop()
 
     def _answer(self, request: Request, connection: socket.socket) -> None:
+        self.arrivals.append(time.monotonic())
         refuse = self.refuse
         if refuse is not None:
             self.refused += 1

@@ -50,6 +50,12 @@ class Shop:
     done: dict[str, RunStory] = field(default_factory=dict)
     attempts: int = 0
 
+    @property
+    def events(self) -> int:
+        """How many events the runs gave: a start and an end for each attempt, one for what was skipped."""
+        statuses = [status for run in self.done.values() for step in run.steps.values() for status in step.attempts]
+        return self.attempts + sum(status != "skipped" for status in statuses)
+
     def checkouts(self, n: int) -> None:
         """Makes ``n`` runs, one after the other."""
         for _ in range(n):
