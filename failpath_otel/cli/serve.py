@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from failpath_otel.flows import Flows, find_flows_file, load_flows
+from failpath_otel.server.quantity import bytes_of, seconds_of
 from failpath_otel.server.serve import serve as run_server
 from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_STUCK_AFTER_SECONDS, Settings, default_db
 
@@ -50,6 +51,20 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     metavar="SECONDS",
     help="After which a running step counts as stuck, as long as fewer than 20 runs show how long it takes.",
 )
+@click.option(
+    "--retain",
+    envvar="FAILPATH_RETAIN",
+    show_envvar=True,
+    metavar="TIME",
+    help="Delete runs of which nothing arrived for so long, such as 12h or 7d. [default: keep them]",
+)
+@click.option(
+    "--max-size",
+    envvar="FAILPATH_MAX_SIZE",
+    show_envvar=True,
+    metavar="SIZE",
+    help="Delete the oldest runs when the SQLite database holds more, such as 500MB or 2GB. [default: no bound]",
+)
 @click.option("--token", envvar="FAILPATH_TOKEN", show_envvar=True, help="What readers must show. Demanded off loopback.")
 @click.option(
     "--ingest-key", envvar="FAILPATH_INGEST_KEY", show_envvar=True, help="What senders must show. Demanded off loopback."
@@ -69,6 +84,8 @@ def serve(
     db: str | None,
     flows_file: Path | None,
     stuck_after: float,
+    retain: str | None,
+    max_size: str | None,
     token: str | None,
     ingest_key: str | None,
     allowed_hosts: tuple[str, ...],
@@ -85,6 +102,8 @@ def serve(
         host=host,
         port=port,
         stuck_after_seconds=stuck_after,
+        retain_seconds=seconds_of("--retain", retain) if retain else None,
+        max_size_bytes=bytes_of("--max-size", max_size) if max_size else None,
         token=token or None,
         ingest_key=ingest_key or None,
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),

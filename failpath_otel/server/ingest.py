@@ -31,6 +31,7 @@ from failpath_otel.events.wire import format_time
 from failpath_otel.flows import Flows
 from failpath_otel.server.declarations import Declarations
 from failpath_otel.server.live import Changes
+from failpath_otel.server.retention import Retention, Sweeper
 from failpath_otel.server.rows import IntakeCounts
 from failpath_otel.server.store import Store
 from failpath_otel.server.writer import Receipt, Writer
@@ -83,12 +84,14 @@ class Ingest:
         clock: Callable[[], int] = time.time_ns,
         max_waiting_events: int = MAX_WAITING_EVENTS,
         changes: Changes | None = None,
+        retention: Retention | None = None,
     ) -> None:
         """``clock`` gives nanoseconds since the Unix epoch; ``max_waiting_events`` bounds the memory that waits."""
         self.changes: Final = changes or Changes(clock=clock)
         self._clock = clock
         self._max_waiting = max_waiting_events
         self._writer = Writer(store, Declarations(flows), lambda: clock() // 1000)
+        self._sweeper = Sweeper(store, retention or Retention(), lambda: clock() // 1000, self._writer.forget_runs)
         self._counts: Counter[str] = Counter()
         self._last_arrival_ns: int | None = None
         self._condition = threading.Condition()
@@ -170,21 +173,22 @@ class Ingest:
         more_to_judge = True
         try:
             while True:
-                batch = self._next_batch(wait=not more_to_judge)
+                batch = self._next_batch(0.0 if more_to_judge else self._sweeper.due_in())
                 if batch is None:
                     return
                 if batch:
                     self._write(batch)
                 elif more_to_judge:
                     more_to_judge = self._rejudge()
+                # A small step after each batch, so that deleting neither waits for a pause nor makes senders wait.
+                self._sweep()
         finally:
             self._call(self._on_stopped)
 
-    def _next_batch(self, *, wait: bool) -> list[_Submission] | None:
-        """What waits, up to `MAX_BATCH_EVENTS`; ``None`` when all is done."""
+    def _next_batch(self, patience: float | None) -> list[_Submission] | None:
+        """What waits, up to `MAX_BATCH_EVENTS`, or nothing after so many seconds; ``None`` when all is done."""
         with self._condition:
-            while wait and not self._waiting and self._give_up_at is None:
-                self._condition.wait()
+            self._condition.wait_for(lambda: self._waiting or self._give_up_at is not None, patience)
             if self._give_up_at is not None and (not self._waiting or time.monotonic() > self._give_up_at):
                 self._settle([(submission, StoreUnavailable("the server stops")) for submission in self._waiting])
                 return None
@@ -243,6 +247,12 @@ class Ingest:
         except Exception as error:
             _log.warning("runs could not be judged by the new flows file; the next start tries again: %s", _cause(error))
             return False
+
+    def _sweep(self) -> None:
+        try:
+            self._sweeper.step()
+        except Exception as error:
+            _log.warning("old runs could not be deleted; it is tried again soon: %s", _cause(error))
 
     def _settle(self, outcomes: list[_Outcome]) -> None:
         self._call(self._on_settled, outcomes)

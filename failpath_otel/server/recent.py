@@ -72,6 +72,12 @@ class RecentRuns:
             _, oldest = self._runs.popitem(last=False)
             self._facts -= oldest.size
 
+    def discard(self, key: RunKey) -> None:
+        """Forgets a run, if it is known."""
+        run = self._runs.pop(key, None)
+        if run is not None:
+            self._facts -= run.size
+
     def clear(self) -> None:
         """Forgets all."""
         self._runs.clear()

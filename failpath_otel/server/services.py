@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from failpath_otel.server.ingest import Ingest
 from failpath_otel.server.live import Changes
 from failpath_otel.server.queries import Queries
+from failpath_otel.server.retention import Retention
 from failpath_otel.server.settings import Settings
 from failpath_otel.server.store import Store
 
@@ -37,7 +38,8 @@ class Services:
             ConfigError: The database cannot be used.
         """
         store = Store.open(settings.db)
-        ingest = Ingest(store, settings.flows)
+        retention = Retention(settings.retain_seconds, settings.max_size_bytes)
+        ingest = Ingest(store, settings.flows, retention=retention)
         queries = Queries(store, settings.flows, stuck_after_seconds=settings.stuck_after_seconds)
         return cls(store, ingest, queries, ingest.changes)
 

@@ -18,6 +18,9 @@ DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4600
 """Not 4318, where a Collector on the same machine listens."""
 DEFAULT_STUCK_AFTER_SECONDS: Final = 60.0
+MIN_RETAIN_SECONDS: Final = 60
+"""As long as a run may be quiet before it counts as ended, and a little."""
+MIN_SIZE_BYTES: Final = 10_000_000
 LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
@@ -35,6 +38,8 @@ class Settings:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         stuck_after_seconds: After which a running step without history counts as stuck.
+        retain_seconds: A run is deleted when nothing of it arrived for so long; ``None`` keeps it.
+        max_size_bytes: The oldest runs are deleted when the SQLite database holds more; ``None``: no bound.
         token: What readers must show; ``None`` asks nothing of them.
         ingest_key: What senders must show; ``None`` asks nothing of them.
         allowed_hosts: Names beside the loopback ones under which the server may be called.
@@ -48,6 +53,8 @@ class Settings:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     stuck_after_seconds: float = DEFAULT_STUCK_AFTER_SECONDS
+    retain_seconds: float | None = None
+    max_size_bytes: int | None = None
     token: str | None = field(default=None, repr=False)
     ingest_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
@@ -59,6 +66,12 @@ class Settings:
             raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
         if not 0 < self.stuck_after_seconds < float("inf"):
             raise ConfigError(f"--stuck-after must be a number of seconds above 0, got {self.stuck_after_seconds}")
+        if self.retain_seconds is not None and not MIN_RETAIN_SECONDS <= self.retain_seconds < float("inf"):
+            raise ConfigError(f"--retain must be at least {MIN_RETAIN_SECONDS} s, got {self.retain_seconds:g} s")
+        if self.max_size_bytes is not None and self.max_size_bytes < MIN_SIZE_BYTES:
+            raise ConfigError(f"--max-size must be at least {MIN_SIZE_BYTES // 1_000_000} MB, got {self.max_size_bytes} bytes")
+        if self.max_size_bytes is not None and self.db.startswith("postgres"):
+            raise ConfigError("--max-size is for SQLite; a PostgreSQL database is bounded by --retain alone")
         for option, secret in (("--token", self.token), ("--ingest-key", self.ingest_key)):
             if secret is not None and _SECRET.fullmatch(secret) is None:
                 raise ConfigError(f"{option} must be 1 to 1024 visible ASCII characters without spaces")

@@ -78,6 +78,37 @@ class Store:
             connection.execute(text("DELETE FROM meta WHERE key = 'probe'"))
             connection.execute(insert(tables.meta).values(key="probe", value="1"))
 
+    def used_bytes(self) -> int:
+        """How much of the SQLite file is in use: its size without free pages. The write-ahead log beside it is not counted."""
+        with self.read() as connection:
+            pages, free, size = (
+                int(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0)
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        return (pages - free) * size
+
+    def shrink(self, pages: int, *, keep: int) -> bool:
+        """Gives up to so many free pages of the SQLite file back to the file system.
+
+        Nothing is done, and the answer is False, where no more than ``keep`` or a twentieth of all pages are free. PostgreSQL
+        looks after itself.
+        """
+        if not self.is_sqlite:
+            return False
+        # Not within a transaction of ours; the file itself becomes shorter at the next checkpoint.
+        connection = self._writer.raw_connection()
+        try:
+            cursor = connection.cursor()
+            counts = [int(cursor.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "freelist_count")]
+            spare = counts[1] - max(keep, counts[0] // 20)
+            if spare > 0:
+                # A script, because the driver would take but the first step of it, which frees a single page.
+                cursor.executescript(f"PRAGMA incremental_vacuum({min(pages, spare)})")
+            cursor.close()
+        finally:
+            connection.close()
+        return spare > 0
+
     def close(self) -> None:
         """Gives back all connections and the right to write."""
         if self._advisory is not None:

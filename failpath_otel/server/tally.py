@@ -28,16 +28,20 @@ class Tally:
         self._run_durations: dict[int, int] = {}
         self._run_counts: dict[int, int] = {}
 
-    def attempt(self, step_id: int, duration_us: int) -> None:
-        """An attempt of this step took so long."""
+    def attempt(self, step_id: int, duration_us: int, n: int = 1) -> None:
+        """An attempt of this step took so long; with ``n`` -1 one that is deleted did."""
         key = step_id << _SHIFT | bucket_of(duration_us)
-        self._step_durations[key] = self._step_durations.get(key, 0) + 1
+        self._step_durations[key] = self._step_durations.get(key, 0) + n
 
     def run(self, flow_id: int, before: Projection | None, after: Projection) -> None:
         """A run of this flow changed, or is new."""
         if before is not None:
             self._count(flow_id, int(before.stands), before.duration_us, -1)
         self._count(flow_id, int(after.stands), after.duration_us, 1)
+
+    def gone(self, flow_id: int, before: Projection) -> None:
+        """A run of this flow is deleted."""
+        self._count(flow_id, int(before.stands), before.duration_us, -1)
 
     def write(self, connection: Connection) -> None:
         """Adds all to the tables."""

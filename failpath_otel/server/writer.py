@@ -99,6 +99,11 @@ class Writer:
         self._recent.clear()
         self._names = None
 
+    def forget_runs(self, keys: Iterable[RunKey]) -> None:
+        """Drops what is remembered of some runs, because they are to be deleted."""
+        for key in keys:
+            self._recent.discard(key)
+
     def _write(self, connection: Connection, submissions: Sequence[Sequence[StepEvent]]) -> Written:
         names = self._names or self._remember(connection)
         offered, by_run, unique = self._sort_out(submissions)
@@ -116,7 +121,9 @@ class Writer:
 
     def _remember(self, connection: Connection) -> Names:
         self._last_event = connection.execute(select(func.max(tables.events.c.id))).scalar() or 0
-        self._last_run = connection.execute(select(func.max(tables.runs.c.id))).scalar() or 0
+        # Events of a deleted run may outlive its row for a while (`retention`), and its id must not be given again before.
+        runs = (select(func.max(column)) for column in (tables.runs.c.id, tables.events.c.run_id))
+        self._last_run = max(connection.execute(query).scalar() or 0 for query in runs)
         self._names = Names.read(connection, self._declared)
         return self._names
 

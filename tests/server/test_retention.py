@@ -1,0 +1,292 @@
+"""What is old is deleted, wholly, and nothing else; ingest goes on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from support import databases
+from support.story import Clock, event, house, run
+
+from failpath_otel.errors import ConfigError
+from failpath_otel.server import retention
+from failpath_otel.server.quantity import bytes_of, seconds_of
+from failpath_otel.server.retention import Retention
+from failpath_otel.server.settings import Settings
+from failpath_otel.server.store import Store
+
+db, postgres_url, query = databases.db, databases.postgres_url, databases.query
+
+HOUR = Retention(max_age_seconds=3600)
+
+
+@pytest.fixture(autouse=True)
+def rounds_without_pause(monkeypatch):
+    monkeypatch.setattr(retention, "ROUND_SECONDS", 0.01)
+
+
+async def until(condition, seconds=20):
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.01)
+
+
+def keys(home):
+    return {row.run_id for row in home.queries.runs(limit=200).runs}
+
+
+def a_run(key, at=0.0):
+    """A run of three steps: one well, one failed and tried again, one that runs."""
+    return [
+        event("a", "success", at + 3, run=key, started=at),
+        event("b", "error", at + 5, run=key, started=at + 4),
+        event("b", "success", at + 9, run=key, started=at + 6),
+        event("c", "running", at + 9, run=key),
+    ]
+
+
+def test_runs_go_when_nothing_of_them_arrived_for_so_long_and_leave_no_trace_in_the_statistics(db, query, tmp_path):
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            await home.tell(*a_run("old-1"), *a_run("old-2"), *a_run("long"))
+            clock.at(3000)
+            await home.tell(*a_run("young", 3000), event("c", "success", 3000, run="long", started=9))
+            clock.at(3601)
+            await until(lambda: keys(home) == {"young", "long"})
+            await until(lambda: query("SELECT count(*) FROM events") == [(9,)])
+            assert home.queries.run("checkout", "old-1") is None
+            assert home.queries.events("checkout", "old-2") is None
+            assert query("SELECT key FROM meta WHERE key = 'doomed'") == []
+            left = home.queries.flows()
+        async with house(tmp_path / "only-the-kept.db", clock=clock) as other:
+            await other.tell(*a_run("long"))
+            await other.tell(*a_run("young", 3000), event("c", "success", 3000, run="long", started=9))
+            assert left == other.queries.flows()
+
+    run(story())
+
+
+def test_without_retention_nothing_is_deleted(db):
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock) as home:
+            await home.tell(*a_run("old"))
+            clock.at(10**8)
+            await home.tell(*a_run("new"))
+            assert keys(home) == {"old", "new"}
+            assert home.ingest._sweeper.due_in() is None
+
+    run(story())
+
+
+def test_a_late_event_of_a_deleted_run_begins_it_anew(db):
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            await home.tell(*a_run("r"))
+            clock.at(4000)
+            await until(lambda: not keys(home))
+            assert await home.tell(event("c", "success", 20, run="r", started=9)) == (1, 0)
+            found = home.queries.run("checkout", "r")
+            assert found is not None
+            assert [(step.step_key, step.status) for step in found.steps if step.attempts] == [("c", "success")]
+
+    run(story())
+
+
+def test_more_runs_than_a_step_takes_and_runs_larger_than_a_step_go_too(db, query, monkeypatch):
+    monkeypatch.setattr(retention, "_EVENTS", 7)
+    monkeypatch.setattr(retention, "_LOOKED_AT", 3)
+
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            await home.tell(*(one for number in range(20) for one in a_run(f"old-{number}")))
+            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 31)))
+            clock.at(3700)
+            await home.tell(*a_run("young", 3700))
+            await until(lambda: query("SELECT count(*) FROM events") == [(4,)])
+            assert keys(home) == {"young"}
+
+    run(story())
+
+
+def test_a_long_lived_run_does_not_keep_what_came_after_it(db, query, monkeypatch):
+    monkeypatch.setattr(retention, "_LOOKED_AT", 2)
+
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            for key in ("long-1", "long-2", "long-3"):
+                await home.tell(*a_run(key))
+            await home.tell(*a_run("old"))
+            clock.at(3700)
+            for key in ("long-1", "long-2", "long-3"):
+                await home.tell(event("c", "success", 3700, run=key, started=9))
+            home.ingest._sweeper._next_full_round = 0.0
+            await until(lambda: keys(home) == {"long-1", "long-2", "long-3"})
+
+    run(story())
+
+
+def test_deleting_goes_on_after_a_crash_in_its_midst_and_costs_no_new_run(db, query, monkeypatch):
+    monkeypatch.setattr(retention, "_EVENTS", 1)
+
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            sweeper = home.ingest._sweeper
+            delete = sweeper._delete_events
+            calls = []
+
+            def fail_at_the_third(doomed):
+                calls.append(doomed)
+                if len(calls) > 2:
+                    raise OSError("the disk is gone")
+                delete(doomed)
+
+            monkeypatch.setattr(sweeper, "_delete_events", fail_at_the_third)
+            await home.tell(*a_run("old"))
+            clock.at(3700)
+            await until(lambda: len(calls) > 2)
+        assert query("SELECT count(*) FROM events") == [(2,)]
+        async with house(db, clock=clock, retention=HOUR) as home:
+            await home.tell(*a_run("new", 3700))
+            await until(lambda: query("SELECT count(*) FROM events") == [(4,)])
+            assert keys(home) == {"new"}
+            assert [len(step.attempts) for step in home.queries.run("checkout", "new").steps] == [1, 2, 1]
+
+    run(story())
+
+
+def test_senders_are_answered_while_old_runs_are_deleted(db, query, monkeypatch):
+    monkeypatch.setattr(retention, "_EVENTS", 1)
+
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 2001)))
+            clock.at(3700)
+            await until(lambda: not keys(home))
+            await home.tell(*a_run("young", 3700))
+            left = query("SELECT count(*) FROM events")[0][0]
+            assert left > 4, "all was deleted before the sender was answered"
+
+    run(story())
+
+
+def test_a_database_that_cannot_be_written_for_a_while_is_swept_later(db, monkeypatch):
+    async def story():
+        clock = Clock()
+        async with house(db, clock=clock, retention=HOUR) as home:
+            sweeper = home.ingest._sweeper
+            doom = sweeper._doom
+            failures = [OSError("no space left"), OSError("no space left")]
+
+            def fail_twice(connection, runs):
+                if failures:
+                    raise failures.pop()
+                doom(connection, runs)
+
+            monkeypatch.setattr(sweeper, "_doom", fail_twice)
+            await home.tell(*a_run("old"))
+            clock.at(3700)
+            await until(lambda: not keys(home))
+
+    run(story())
+
+
+def test_by_size_the_oldest_runs_go_and_the_file_becomes_shorter(tmp_path, monkeypatch):
+    monkeypatch.setattr(retention, "SPARE_PAGES", 20)
+    db = tmp_path / "runs.db"
+    large = "x" * 4000
+
+    async def story():
+        async with house(db, retention=Retention()) as home:
+            for number in range(30):
+                events = [event("a", run=f"r{number}-{i}", metadata={"text": large}) for i in range(40)]
+                await home.tell(*events)
+            full = home.store.used_bytes()
+        before = db.stat().st_size
+        most = full // 2
+        async with house(db, retention=Retention(max_bytes=most)) as home:
+            await until(lambda: home.store.used_bytes() <= most * retention.SHRINK_TO)
+            left = {
+                key
+                for number in range(30)
+                for i in range(40)
+                if (key := f"r{number}-{i}") and home.queries.run("checkout", key)
+            }
+            newest = {f"r29-{i}" for i in range(40)}
+            assert newest <= left
+            assert "r0-0" not in left
+            assert home.store.used_bytes() > most // 2, "far more was deleted than asked"
+            await until(lambda: not home.store.shrink(0, keep=retention.SPARE_PAGES))
+        # Closing writes the log into the file, which is only then cut.
+        assert db.stat().st_size < before * 0.8
+
+    run(story())
+
+
+def test_free_pages_go_back_little_by_little_and_some_stay(tmp_path):
+    store = Store.open(tmp_path / "runs.db")
+    with store.write() as connection, connection.begin():
+        connection.exec_driver_sql("CREATE TABLE filler (x)")
+        connection.exec_driver_sql(
+            "INSERT INTO filler WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) "
+            "SELECT randomblob(8000) FROM n"
+        )
+        connection.exec_driver_sql("DELETE FROM filler")
+
+    def free():
+        with store.read() as connection:
+            return connection.exec_driver_sql("PRAGMA freelist_count").scalar()
+
+    before = free()
+    assert store.shrink(50, keep=100)
+    assert free() == before - 50
+    for _ in range(100):
+        if not store.shrink(50, keep=100):
+            break
+    assert free() == 100
+    store.close()
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1.5h", 5400), ("7d", 604_800), ("2 W", 1_209_600)])
+def test_times_are_read_with_their_unit(text, seconds):
+    assert seconds_of("--retain", text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("500MB", 500_000_000), ("2GB", 2 * 10**9), ("1.5 GiB", 1_610_612_736), ("10b", 10)]
+)
+def test_sizes_are_read_with_their_unit(text, size):
+    assert bytes_of("--max-size", text) == size
+
+
+@pytest.mark.parametrize("text", ["7", "d", "-1d", "7y", "0d", "1e3d", "7d 3h", "٧d", "NaNd"])
+def test_times_that_are_none_are_refused_by_name_and_value(text):
+    with pytest.raises(ConfigError, match=r"^--retain must be a time such as 12h or 7d, .*got "):
+        seconds_of("--retain", text)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"retain_seconds": 5}, "--retain must be at least 60 s, got 5 s"),
+        ({"max_size_bytes": 4096}, "--max-size must be at least 10 MB, got 4096 bytes"),
+        ({"max_size_bytes": 10**9, "db": "postgresql://x/y"}, "--max-size is for SQLite"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(options, reason):
+    with pytest.raises(ConfigError, match=reason):
+        Settings(**{"db": "x.db", **options})
+
+
+def test_the_command_line_takes_both(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    start_server = request.getfixturevalue("start_server")
+    server = start_server("--retain", "7d", "--max-size", "2GB")
+    assert server.get("/healthz").status == 200
