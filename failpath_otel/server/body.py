@@ -8,7 +8,7 @@ from typing import Final
 
 from starlette.types import Receive, Scope
 
-from failpath_otel.server.problem import Problem, header
+from failpath_otel.server.problem import Problem, header, speaks_otlp
 
 MAX_WIRE_BYTES: Final = 4 * 1024 * 1024
 MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
@@ -46,7 +46,7 @@ async def read_wire(scope: Scope, receive: Receive) -> bytes:
     """The body as it came, still compressed.
 
     Raises:
-        Problem: 413 over 4 MiB, 408 after 30 s, 400 where Content-Length is no length.
+        Problem: 413 over 4 MiB, 408 (OTLP: 503) after 30 s, 400 where Content-Length is no length.
         Disconnected: The body is not whole and will not be.
     """
     declared = header(scope, b"content-length")
@@ -57,7 +57,11 @@ async def read_wire(scope: Scope, receive: Receive) -> bytes:
     try:
         return await asyncio.wait_for(_read(receive), READ_TIMEOUT_SECONDS)
     except asyncio.TimeoutError:
-        raise Problem(408, f"The body did not arrive within {READ_TIMEOUT_SECONDS:.0f} s.") from None
+        late = f"The body did not arrive within {READ_TIMEOUT_SECONDS:.0f} s."
+        if speaks_otlp(scope["path"]):
+            # A Collector that was suspended in the middle of a request would drop the batch at a 408; a 503 has it sent again.
+            raise Problem.busy(late, 1.0) from None
+        raise Problem(408, late) from None
 
 
 async def _read(receive: Receive) -> bytes:

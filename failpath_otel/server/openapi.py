@@ -60,6 +60,7 @@ class Operation:
 _FLOW: Final = Parameter("flow", "The flow's slug.", required=True)
 _RUN_ID: Final = Parameter("run_id", "The run's id, as the application gave it.", required=True)
 _INTAKE_PROBLEMS: Final = (400, 401, 403, 408, 413, 415, 421, 503)
+_OTLP_PROBLEMS: Final = (400, 401, 403, 413, 415, 421, 503)
 _OTLP: Final = (PROTOBUF, JSON)
 
 OPERATIONS: Final = (
@@ -81,7 +82,7 @@ OPERATIONS: Final = (
         None,
         takes=None,
         media_types=_OTLP,
-        problems=_INTAKE_PROBLEMS,
+        problems=_OTLP_PROBLEMS,
     ),
     Operation(
         "POST",
@@ -91,7 +92,7 @@ OPERATIONS: Final = (
         None,
         takes=None,
         media_types=_OTLP,
-        problems=_INTAKE_PROBLEMS,
+        problems=_OTLP_PROBLEMS,
     ),
     Operation("GET", "/api/flows", "listFlows", "All flows, declared and discovered, with their counts.", FlowList),
     Operation(
