@@ -56,7 +56,7 @@ class FailpathClient:
         on_error: Called with the exception of each failed attempt to send, from the worker thread.
         on_drop: Called with each dropped event and the reason.
         mask: Called with each event before it leaves; returns the event that may leave. Spans are not masked.
-        exporter: ``http``, ``console``, ``jsonl``, ``memory``, ``none``, or an object with ``export`` and ``close``.
+        exporter: ``http``, ``otlp``, ``console``, ``jsonl``, ``memory``, ``none``, or an object with ``export`` and ``close``.
         tracer_provider: The provider to open spans with; without one, the global one of the moment.
         flows: Path of flows.json, to warn of unknown keys; without one it is looked for upward from the working directory.
             False: none.

@@ -13,7 +13,7 @@ from failpath_otel.errors import ConfigError
 
 DEFAULT_ENDPOINT: Final = "https://api.failpath.dev"
 DELIVERIES: Final = ("background", "await")
-EXPORTERS: Final = ("http", "console", "jsonl", "memory", "none")
+EXPORTERS: Final = ("http", "otlp", "console", "jsonl", "memory", "none")
 
 _MAX_COUNT: Final = 2**31 - 1
 """More milliseconds than a socket's timeout can take would fail at each request."""
@@ -58,7 +58,7 @@ class Options:
 
     @property
     def sends_to_remote(self) -> bool:
-        """Whether events go by HTTP to a host that is not this machine."""
+        """Whether events go by HTTP, with a project key, to a host that is not this machine."""
         return self.exporter == "http" and not is_loopback(self.endpoint)
 
 
@@ -240,7 +240,7 @@ OPTIONS: Final = (
         "FAILPATH_EXPORTER",
         "http",
         _exporter,
-        "`http`, `console`, `jsonl` (or `jsonl:PATH`), `memory`, `none` (spans only), or an exporter object.",
+        "`http`, `otlp`, `console`, `jsonl` (or `jsonl:PATH`), `memory`, `none` (spans only), or an exporter object.",
     ),
     Option("tracer_provider", None, None, _provider, "The tracer provider; without one, the global one of the moment."),
     Option(

@@ -43,4 +43,8 @@ def _exporter(options: Options, user_agent: str) -> EventExporter:
         return MemoryExporter()
     if chosen.startswith("jsonl"):
         return JsonlExporter(chosen.partition(":")[2] or None)
+    if chosen == "otlp":
+        from failpath_otel.exporters.otlp import OtlpExporter  # protobuf, and perhaps gRPC, for those alone who use it
+
+        return OtlpExporter(tracer_provider=options.tracer_provider, user_agent=user_agent)
     return HttpExporter(options.endpoint, options.project_key, user_agent=user_agent)
