@@ -10,9 +10,9 @@ import logging
 import re
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from sqlalchemy.exc import (
@@ -25,45 +25,25 @@ from sqlalchemy.exc import (
     StatementError,
 )
 
-from failpath_otel.errors import FailpathError
 from failpath_otel.events.step import StepEvent
-from failpath_otel.events.wire import format_time
 from failpath_otel.flows import Flows
 from failpath_otel.server.declarations import Declarations
 from failpath_otel.server.live import Changes
 from failpath_otel.server.retention import Retention, Sweeper
 from failpath_otel.server.rows import IntakeCounts
 from failpath_otel.server.store import Store
-from failpath_otel.server.writer import Receipt, Writer
+from failpath_otel.server.taking import Counts, IntakeError, Kind, Overloaded, Receipt, StoreUnavailable
+from failpath_otel.server.writer import Writer
 
 __all__ = ["Ingest", "IntakeError", "Overloaded", "Receipt", "StoreUnavailable"]
 
 MAX_BATCH_EVENTS: Final = 2_000
 MAX_WAITING_EVENTS: Final = 50_000
-RETRY_AFTER_SECONDS: Final = 1.0
 CLOSE_SECONDS: Final = 1.5
 
 _NO_VALUE: Final = re.compile(r"\bbind|\badapt", re.IGNORECASE)
 
 _log = logging.getLogger("failpath_otel.server")
-
-Kind = Literal["rejected", "unmapped", "incomplete"]
-
-
-class IntakeError(FailpathError):
-    """Events were not stored and may be sent again after ``retry_after`` seconds."""
-
-    def __init__(self, message: str, *, retry_after: float = RETRY_AFTER_SECONDS) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class Overloaded(IntakeError):  # noqa: N818 - named for what the sender is told
-    """More events wait than the server takes."""
-
-
-class StoreUnavailable(IntakeError):  # noqa: N818 - named for what the sender is told
-    """The database cannot store now: locked, full, gone; or the server stops."""
 
 
 class _Submission(msgspec.Struct):
@@ -88,12 +68,10 @@ class Ingest:
     ) -> None:
         """``clock`` gives nanoseconds since the Unix epoch; ``max_waiting_events`` bounds the memory that waits."""
         self.changes: Final = changes or Changes(clock=clock)
-        self._clock = clock
         self._max_waiting = max_waiting_events
         self._writer = Writer(store, Declarations(flows), lambda: clock() // 1000)
         self._sweeper = Sweeper(store, retention or Retention(), lambda: clock() // 1000, self._writer.forget_runs)
-        self._counts: Counter[str] = Counter()
-        self._last_arrival_ns: int | None = None
+        self._counts = Counts(clock)
         self._condition = threading.Condition()
         self._waiting: deque[_Submission] = deque()
         self._taken_events = 0  # waiting or being written; belongs to the loop
@@ -136,21 +114,11 @@ class Ingest:
 
     def count(self, kind: Kind, n: int = 1) -> None:
         """Counts items that came in and are no events."""
-        if n:
-            self._counts[kind] += n
-            self._last_arrival_ns = self._clock()
+        self._counts.count(kind, n)
 
     def intake(self) -> IntakeCounts:
         """What came in since the start."""
-        last = self._last_arrival_ns
-        return IntakeCounts(
-            accepted=self._counts["accepted"],
-            duplicates=self._counts["duplicates"],
-            rejected=self._counts["rejected"],
-            unmapped=self._counts["unmapped"],
-            incomplete=self._counts["incomplete"],
-            last_arrival_at=None if last is None else format_time(last),
-        )
+        return self._counts.row()
 
     async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Takes nothing more, commits what was taken within the timeout, and stops; what is left then is refused."""
@@ -272,10 +240,7 @@ class Ingest:
             self._taken_events -= len(submission.events)
             future = submission.future
             if isinstance(outcome, Receipt):
-                self._last_arrival_ns = self._clock()
-                self._counts["accepted"] += outcome.accepted
-                self._counts["duplicates"] += outcome.duplicates
-                self._counts["rejected"] += len(outcome.rejected)
+                self._counts.settle(outcome)
                 if not future.done():
                     future.set_result(outcome)
             elif not future.done():

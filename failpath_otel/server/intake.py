@@ -1,4 +1,4 @@
-"""The three ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``. Answered after the commit."""
+"""The three ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``. Answered once a sender may forget what it sent."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, clip
 from failpath_otel.events.wire import decode_event, split_events
 from failpath_otel.server.body import Disconnected, check_commas, inflate, is_gzip, read_wire, too_large
-from failpath_otel.server.ingest import Ingest, Overloaded, Receipt, StoreUnavailable
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.otlp import MEDIA_TYPES, Decoded, Signal
 from failpath_otel.server.problem import JSON, Problem, media_type
 from failpath_otel.server.receipts import Receipts, Rejected
+from failpath_otel.server.taking import IntakeError, Receipt, Taker
 from failpath_otel.server.tolerant_json import repaired
 
 IN_LOOP_BYTES: Final = 16 * 1024
@@ -40,8 +40,8 @@ class _AnyId(msgspec.Struct, rename="camel"):
 class Intake:
     """Reads a request's body within bounds, decodes it, and hands its events on."""
 
-    def __init__(self, ingest: Ingest, lifetime: Lifetime, pool: Executor) -> None:
-        self._ingest = ingest
+    def __init__(self, taker: Taker, lifetime: Lifetime, pool: Executor) -> None:
+        self._taker = taker
         self._lifetime = lifetime
         self._pool = pool
 
@@ -51,7 +51,7 @@ class Intake:
             raise _unsupported(media_type(scope), JSON)
         events, rejected = await self._decoded(scope, receive, read_events)
         receipt = await self._submit(events)
-        self._ingest.count("rejected", len(rejected))
+        self._taker.count("rejected", len(rejected))
         rejected += (Rejected(event_id, reason) for event_id, reason in receipt.rejected.items())
         answer = Receipts(receipt.accepted, receipt.duplicates, rejected)
         return Response(msgspec.json.encode(answer), 202, media_type=JSON)
@@ -63,9 +63,9 @@ class Intake:
             raise _unsupported(kind, " or ".join(sorted(MEDIA_TYPES)))
         decoded: Decoded = await self._decoded(scope, receive, lambda body: signal.decode(body, kind))
         receipt = await self._submit(decoded.events)
-        self._ingest.count("rejected", len(decoded.rejected))
-        self._ingest.count("unmapped", decoded.unmapped)
-        self._ingest.count("incomplete", decoded.incomplete)
+        self._taker.count("rejected", len(decoded.rejected))
+        self._taker.count("unmapped", decoded.unmapped)
+        self._taker.count("incomplete", decoded.incomplete)
         return Response(signal.answer([*decoded.rejected, *receipt.rejected.values()], kind), 200, media_type=kind)
 
     async def _decoded(self, scope: Scope, receive: Receive, decode: Callable[[bytes], _T]) -> _T:
@@ -83,11 +83,9 @@ class Intake:
         if not events:
             return Receipt(0, 0)
         try:
-            return await self._ingest.submit(events)
-        except Overloaded as error:
-            raise Problem.busy("More events wait than can be stored now. Send these again later.", error.retry_after) from error
-        except StoreUnavailable as error:
-            raise Problem.busy("The store cannot be written now. Send these again later.", error.retry_after) from error
+            return await self._taker.submit(events)
+        except IntakeError as error:
+            raise Problem.busy(error.told, error.retry_after) from error
 
 
 class Endpoint:

@@ -179,11 +179,29 @@ class Change(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     run_id: str | None
 
 
+class ForwardState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """How events go on to another server, since the start.
+
+    ``forwarded`` and ``rejected`` events were answered for by that server, ``held_back`` ones were left with their senders,
+    who were told to send them again, ``waiting`` ones are on their way. ``failing_since`` is null while it takes events.
+    """
+
+    to: str
+    forwarded: int = 0
+    rejected: int = 0
+    held_back: int = 0
+    waiting: int = 0
+    failing_since: str | None = None
+    last_error: str | None = None
+    last_error_at: str | None = None
+
+
 class IntakeCounts(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What came in since the server's start.
 
     ``rejected`` items broke the contract, ``unmapped`` spans and records are no steps, ``incomplete`` ones carry only
-    some of the three identifying attributes.
+    some of the three identifying attributes. ``forward`` is null where events do not go on to another server; where they go on
+    and none are kept here, those that it took are the ``accepted`` ones.
     """
 
     accepted: int = 0
@@ -192,3 +210,4 @@ class IntakeCounts(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     unmapped: int = 0
     incomplete: int = 0
     last_arrival_at: str | None = None
+    forward: ForwardState | None = None

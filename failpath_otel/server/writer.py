@@ -22,6 +22,7 @@ from failpath_otel.server.names import Names
 from failpath_otel.server.projection import Projection, project
 from failpath_otel.server.recent import KnownRun, RecentRuns, RunKey
 from failpath_otel.server.store import Store
+from failpath_otel.server.taking import Receipt
 from failpath_otel.server.tally import Tally
 
 _T = TypeVar("_T")
@@ -34,20 +35,6 @@ _FIND_RUNS: Final = tables.Lookup(
 )
 _encode: Final = msgspec.json.Encoder().encode
 _decode_ranks: Final = msgspec.json.Decoder(dict[str, int]).decode
-
-
-class Receipt(msgspec.Struct, frozen=True):
-    """What became of one submission, once it is durable.
-
-    Attributes:
-        accepted: New events.
-        duplicates: Events that were known already.
-        rejected: Event id → the reason for which the database cannot hold it.
-    """
-
-    accepted: int
-    duplicates: int
-    rejected: Mapping[str, str] = {}
 
 
 class Written(msgspec.Struct, frozen=True):
