@@ -5,6 +5,7 @@ from __future__ import annotations
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery import DropReason, FlushResult, Stats
 from failpath_otel.errors import (
+    BatchRefusedError,
     ConfigError,
     DeliveryError,
     EventError,
@@ -25,6 +26,7 @@ from failpath_otel.version import VERSION
 __version__ = VERSION
 
 __all__ = [
+    "BatchRefusedError",
     "ConfigError",
     "ConsoleExporter",
     "DeliveryError",

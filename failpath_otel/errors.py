@@ -9,6 +9,7 @@
     └── ExportError                      what exporters raise to report failure
         ├── RetryableError               try again, after ``retry_after`` seconds where that is known
         ├── RejectedError                some events of the batch were refused, the others were taken
+        ├── BatchRefusedError            the batch was refused as it is; one event of it may be the reason
         └── UnauthorizedError            the destination refuses the project key; nothing more is sent
 """
 
@@ -68,6 +69,10 @@ class RejectedError(ExportError):
     def __reduce__(self) -> tuple[type[RejectedError], tuple[dict[str, str]]]:
         # The default would call the class with the message, and an exporter's failure may cross a process.
         return type(self), (self.rejected,)
+
+
+class BatchRefusedError(ExportError):
+    """The destination refused a batch for what is in it, without saying which event; parts of it may be taken."""
 
 
 class UnauthorizedError(ExportError):

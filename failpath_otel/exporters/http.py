@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
+from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.events.wire import encode_event, join_events
@@ -20,13 +20,15 @@ EVENTS_PATH: Final = "/v1/events"
 _GZIP_ABOVE_BYTES: Final = 1024
 _MAX_BODY_BYTES: Final = 1024 * 1024
 """A quarter of what the server takes, so that a batch of large events goes out in several requests."""
+_ABOUT_THE_BATCH: Final = frozenset({400, 409, 422})
 
 
 class HttpExporter:
     """Posts batches to ``{endpoint}/v1/events``: JSON, gzip above 1 KiB, one kept-alive connection.
 
     Connection faults, timeouts, 408, 429 and 5xx are raised as `RetryableError` with the answer's ``Retry-After``; 413 splits
-    the batch; 401 and 403 raise `UnauthorizedError`; any other answer refuses the batch. Redirects are not followed.
+    the batch; 401 and 403 raise `UnauthorizedError`. Any other answer refuses the batch: for what is in it (`BatchRefusedError`:
+    400, 409, 422), or because nothing that takes events is there (`ExportError`). Redirects are not followed.
 
     Args:
         endpoint: The base URL, without the path.
@@ -49,7 +51,7 @@ class HttpExporter:
         """Posts the batch in as few requests as the size limit allows, within ``timeout_millis`` in all.
 
         Raises:
-            RetryableError, RejectedError, UnauthorizedError, ExportError: As the class describes.
+            RetryableError, RejectedError, BatchRefusedError, UnauthorizedError, ExportError: As the class describes.
         """
         deadline = time.monotonic() + timeout_millis / 1000 if timeout_millis else None
         rejected: dict[str, str] = {}
@@ -81,7 +83,8 @@ class HttpExporter:
             target = clip(str(answer.headers.get("Location", "nowhere")), 512)
             raise ExportError(f"{self._url} redirects ({status}) to {target}, which is not followed; set that as the endpoint")
         else:
-            raise ExportError(f"{self._url} answered {status}: {_detail(body)}")
+            kind = BatchRefusedError if status in _ABOUT_THE_BATCH else ExportError
+            raise kind(f"{self._url} answered {status}: {_detail(body)}")
 
     def _post(self, body: bytes, deadline: float | None) -> Answer:
         headers = {"Content-Type": "application/json"}
