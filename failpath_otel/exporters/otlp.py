@@ -12,7 +12,7 @@ from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
@@ -112,7 +112,10 @@ class OtlpExporter:
         if isinstance(resource, Resource):
             return resource
         if self._default_resource is None:
-            self._default_resource = Resource.create()
+            try:
+                self._default_resource = Resource.create()
+            except Exception:  # it starts threads, which cannot be had any more at the interpreter's exit
+                return OTELResourceDetector().detect()
         return self._default_resource
 
 

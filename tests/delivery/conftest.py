@@ -22,7 +22,7 @@ from failpath_otel.delivery import Delivery
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """No option from the environment, and no warning that an earlier test has given already."""
     for name in list(os.environ):
-        if name.startswith("FAILPATH_") and name not in ("FAILPATH_TEST_INSTALLED", "FAILPATH_CHROMIUM"):
+        if name.startswith(("FAILPATH_", "OTEL_EXPORTER_")) and name not in ("FAILPATH_TEST_INSTALLED", "FAILPATH_CHROMIUM"):
             monkeypatch.delenv(name)
     notices.forget()
 
