@@ -37,6 +37,8 @@ def _count(path: str, compressed: bool, body: bytes) -> None:
         if path == "/v1/traces":
             request = ExportTraceServiceRequest.FromString(raw)
             _counts["spans"] += sum(len(scope.spans) for item in request.resource_spans for scope in item.scope_spans)
+        elif path == "/v1/logs":
+            _counts["events"] += raw.count(b"failpath.event.id")
         else:
             _counts["events"] += raw.count(b'"eventId":')
 
@@ -57,7 +59,7 @@ def _serve(connection: socket.socket, hang: bool) -> None:
             with _lock:
                 connection.sendall(_answer("200 OK", "application/json", json.dumps(_counts).encode()))
             continue
-        connection.sendall(_TAKEN if path == "/v1/traces" else _ACCEPTED)
+        connection.sendall(_ACCEPTED if path == "/v1/events" else _TAKEN)
         _count(path, headers.get("content-encoding") == "gzip", body)
 
 

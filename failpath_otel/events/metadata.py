@@ -24,6 +24,7 @@ CUT_KEY: Final = "…"
 _PLAIN_CHARS: Final = 256
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
+_PRIMITIVES: Final = frozenset({str, bool, int, float})
 
 AttributeValue = str | bool | int | float | list[str] | list[bool] | list[int] | list[float]
 Rendered = dict[str, Any]
@@ -63,12 +64,12 @@ def as_attributes(metadata: Rendered) -> dict[str, AttributeValue]:
 
 
 def _as_attribute(value: Any) -> AttributeValue:
-    if isinstance(value, str | bool | int | float):
-        return value
+    if type(value) in _PRIMITIVES:  # what render() leaves has these very types
+        return cast("AttributeValue", value)
     if isinstance(value, list) and value:
         items = cast("Sequence[object]", value)
         kind = type(items[0])
-        if kind in {str, bool, int, float} and all(type(item) is kind for item in items):
+        if kind in _PRIMITIVES and all(type(item) is kind for item in items):
             return cast("AttributeValue", value)
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 

@@ -115,10 +115,12 @@ def _fill(record: LogRecord, event: StepEvent, observed_at: int) -> None:
     record.span_id = _id(event.span_id, 16)
     add = record.attributes.add
     for key, value in log_attributes(event).items():
+        pair = add()
+        pair.key = key
         if type(value) is str:
-            add(key=key).value.string_value = value
+            pair.value.string_value = value
         else:
-            _set(add(key=key).value, value)
+            _set(pair.value, value)
 
 
 def _set(target: AnyValue, value: Any) -> None:
