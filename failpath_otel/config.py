@@ -132,7 +132,12 @@ def _text(name: str, value: Any) -> str:
     return value.strip()
 
 
-def _project_key(name: str, value: Any) -> str | None:
+def checked_project_key(name: str, value: Any) -> str | None:
+    """A key that a header can carry; ``None`` for an empty one.
+
+    Raises:
+        ConfigError: It cannot; the message names ``name`` and does not show the key.
+    """
     key = _text(name, value)
     if not key.isascii() or not key.isprintable() or " " in key:
         # The value is a secret and so is not shown.
@@ -140,7 +145,12 @@ def _project_key(name: str, value: Any) -> str | None:
     return key or None
 
 
-def _endpoint(name: str, value: Any) -> str:
+def checked_endpoint(name: str, value: Any) -> str:
+    """A base URL, without a slash at its end.
+
+    Raises:
+        ConfigError: It is none; the message names ``name``.
+    """
     url = _text(name, value)
     try:
         parts = urlsplit(url)
@@ -197,8 +207,14 @@ def _flows(name: str, value: Any) -> Any:
 
 
 OPTIONS: Final = (
-    Option("project_key", "FAILPATH_PROJECT_KEY", None, _project_key, "The project's key; an endpoint on loopback needs none."),
-    Option("endpoint", "FAILPATH_DEV_ENDPOINT", DEFAULT_ENDPOINT, _endpoint, "Base URL that takes the events."),
+    Option(
+        "project_key",
+        "FAILPATH_PROJECT_KEY",
+        None,
+        checked_project_key,
+        "The project's key; an endpoint on loopback needs none.",
+    ),
+    Option("endpoint", "FAILPATH_DEV_ENDPOINT", DEFAULT_ENDPOINT, checked_endpoint, "Base URL that takes the events."),
     Option("enabled", "FAILPATH_ENABLED", True, _flag, "False: functions still run, no span is opened and nothing is sent."),
     Option(
         "default_metadata",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from failpath_otel.cli.forwarding import destination_of, useless_without_store
 from failpath_otel.flows import Flows, find_flows_file, load_flows
 from failpath_otel.server.quantity import bytes_of, seconds_of
 from failpath_otel.server.serve import serve as run_server
@@ -78,6 +79,26 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     metavar="NAME",
     help="A name beside localhost under which the server is called; may be given several times, or as a list with commas.",
 )
+@click.option(
+    "--forward-to",
+    envvar="FAILPATH_FORWARD_TO",
+    show_envvar=True,
+    metavar="URL",
+    help="Send what comes in on to the Failpath API or another server at this URL, and acknowledge it when that has taken it.",
+)
+@click.option(
+    "--forward-key",
+    envvar="FAILPATH_PROJECT_KEY",
+    show_envvar=True,
+    help="The project key to show there. Demanded unless the URL is on this machine.",
+)
+@click.option(
+    "--no-store",
+    envvar="FAILPATH_NO_STORE",
+    show_envvar=True,
+    is_flag=True,
+    help="Keep nothing here: only send on.",
+)
 def serve(
     host: str,
     port: int,
@@ -89,15 +110,20 @@ def serve(
     token: str | None,
     ingest_key: str | None,
     allowed_hosts: tuple[str, ...],
+    forward_to: str | None,
+    forward_key: str | None,
+    no_store: bool,
 ) -> None:
     """Take step events and OTLP, store them, and show the runs.
 
     Listens on loopback unless told otherwise. SIGTERM and Ctrl-C end it within two seconds; what was acknowledged is stored.
     """
     here = Path.cwd()
-    path = flows_file or find_flows_file(here)
+    if no_store:
+        useless_without_store({"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size})
+    path = None if no_store else flows_file or find_flows_file(here)
     settings = Settings(
-        db=db or str(default_db(here)),
+        db=None if no_store else db or str(default_db(here)),
         flows=load_flows(path) if path is not None else Flows(),
         host=host,
         port=port,
@@ -107,6 +133,7 @@ def serve(
         token=token or None,
         ingest_key=ingest_key or None,
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),
+        forward=destination_of(forward_to, forward_key) if forward_to else None,
     )
     run_server(settings, lambda url: _announce(url, settings))
 
@@ -114,11 +141,14 @@ def serve(
 def _announce(url: str, settings: Settings) -> None:
     # The first line is what scripts wait for and read.
     click.echo(f"failpath-otel is listening on {url}")
-    click.echo(f"runs are kept in {_without_password(settings.db)}")
-    declared = (
-        f"{len(settings.flows)} flows declared in {settings.flows.path}" if settings.flows.path else "no flows.json found"
-    )
-    click.echo(declared)
+    if settings.forward is not None:
+        click.echo(f"events go on to {settings.forward.url}")
+    if settings.db is None:
+        click.echo("nothing is kept here")
+    else:
+        click.echo(f"runs are kept in {_without_password(settings.db)}")
+        flows = settings.flows
+        click.echo(f"{len(flows)} flows declared in {flows.path}" if flows.path else "no flows.json found")
     if settings.token is not None:
         click.echo(f"open {url}/?token=<token> in a browser, with the token that readers must show")
 

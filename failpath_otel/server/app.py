@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
 
 from starlette.applications import Starlette
@@ -14,10 +14,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from failpath_otel.server import otlp, page
+from failpath_otel.server.about import About
 from failpath_otel.server.intake import Endpoint, Intake
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.problem import Problem
-from failpath_otel.server.reads import Reads
+from failpath_otel.server.reads import NothingKept, Reads
 from failpath_otel.server.security import Guard
 from failpath_otel.server.services import Services
 from failpath_otel.server.settings import Settings
@@ -31,6 +32,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
     """
     lifetime = lifetime or Lifetime()
     services = Services.open(settings)
+    lifetime.at_close(services.begin_close)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
@@ -42,7 +44,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
             await services.close()
 
     app = Starlette(
-        routes=[*api_routes(services, lifetime), *page.routes(services.queries)],
+        routes=[*api_routes(services, lifetime), *_pages(services)],
         middleware=[Middleware(Guard, settings=settings)],
         exception_handlers={Problem: _problem, HTTPException: _http_exception},
         lifespan=lifespan,
@@ -53,21 +55,35 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
 
 def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
     """Every route of the API; `openapi.OPERATIONS` describes each."""
-    intake = Intake(services.ingest, lifetime, services.decoders)
-    reads = Reads(services.queries, services.ingest, services.changes, lifetime, services.readers)
+    intake = Intake(services.taker, lifetime, services.decoders)
+    about = About(services.taker, services.kept.queries if services.kept else None, services.readers)
     return [
         Route("/v1/events", Endpoint(intake.events), methods=["POST"]),
         Route("/v1/traces", Endpoint(partial(intake.otlp, otlp.TRACES)), methods=["POST"]),
         Route("/v1/logs", Endpoint(partial(intake.otlp, otlp.LOGS)), methods=["POST"]),
-        Route("/api/flows", reads.flows, methods=["GET"]),
-        Route("/api/runs", reads.runs, methods=["GET"]),
-        Route("/api/run", reads.run, methods=["GET"]),
-        Route("/api/run/events", reads.run_events, methods=["GET"]),
-        Route("/api/intake", reads.intake, methods=["GET"]),
-        Route("/api/live", reads.live, methods=["GET"]),
-        Route("/healthz", reads.healthz, methods=["GET"]),
-        Route("/openapi.json", reads.description, methods=["GET"]),
+        *(Route(path, read, methods=["GET"]) for path, read in _reads(services, lifetime).items()),
+        Route("/api/intake", about.intake, methods=["GET"]),
+        Route("/healthz", about.healthz, methods=["GET"]),
+        Route("/openapi.json", about.description, methods=["GET"]),
     ]
+
+
+def _reads(services: Services, lifetime: Lifetime) -> dict[str, Callable[[Request], Awaitable[Response]]]:
+    if services.kept is None:
+        refuse = NothingKept(services.destination).refuse
+        return dict.fromkeys(("/api/flows", "/api/runs", "/api/run", "/api/run/events", "/api/live"), refuse)
+    reads = Reads(services.kept.queries, services.kept.changes, lifetime, services.readers)
+    return {
+        "/api/flows": reads.flows,
+        "/api/runs": reads.runs,
+        "/api/run": reads.run,
+        "/api/run/events": reads.run_events,
+        "/api/live": reads.live,
+    }
+
+
+def _pages(services: Services) -> list[BaseRoute]:
+    return page.bridge_routes(services.destination) if services.kept is None else page.routes(services.kept.queries)
 
 
 async def _problem(request: Request, error: Exception) -> Response:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from failpath_otel.server.problem import Problem
@@ -17,10 +17,18 @@ class Lifetime:
     def __init__(self) -> None:
         self.closing = asyncio.Event()
         self._waiting: set[asyncio.Task[Any]] = set()
+        self._at_close: list[Callable[[], None]] = []
+
+    def at_close(self, function: Callable[[], None]) -> None:
+        """Has ``function`` called when the end begins."""
+        self._at_close.append(function)
 
     def close(self) -> None:
         """Ends the streams and what waits for senders. Called in the event loop."""
-        self.closing.set()
+        if not self.closing.is_set():
+            self.closing.set()
+            for function in self._at_close:
+                function()
         for task in self._waiting:
             task.cancel()
 

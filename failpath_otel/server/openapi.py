@@ -16,7 +16,7 @@ from failpath_otel.version import VERSION
 
 
 class Health(msgspec.Struct, frozen=True):
-    """The answer of ``/healthz`` while events can be stored."""
+    """The answer of ``/healthz`` while events can be taken."""
 
     status: str
 
@@ -61,6 +61,7 @@ _FLOW: Final = Parameter("flow", "The flow's slug.", required=True)
 _RUN_ID: Final = Parameter("run_id", "The run's id, as the application gave it.", required=True)
 _INTAKE_PROBLEMS: Final = (400, 401, 403, 408, 413, 415, 421, 503)
 _OTLP_PROBLEMS: Final = (400, 401, 403, 413, 415, 421, 503)
+_READ_PROBLEMS: Final = (400, 401, 404, 421)
 _OTLP: Final = (PROTOBUF, JSON)
 
 OPERATIONS: Final = (
@@ -68,7 +69,7 @@ OPERATIONS: Final = (
         "POST",
         "/v1/events",
         "sendEvents",
-        "Stores step events; answered after the commit.",
+        "Takes step events; answered when they are stored and, where they go on to another server, taken there.",
         Receipts,
         202,
         EventBatch,
@@ -78,7 +79,7 @@ OPERATIONS: Final = (
         "POST",
         "/v1/traces",
         "sendTraces",
-        "OTLP/HTTP: an ExportTraceServiceRequest; spans that name a step are stored.",
+        "OTLP/HTTP: an ExportTraceServiceRequest; spans that name a step are taken.",
         None,
         takes=None,
         media_types=_OTLP,
@@ -88,13 +89,20 @@ OPERATIONS: Final = (
         "POST",
         "/v1/logs",
         "sendLogs",
-        "OTLP/HTTP: an ExportLogsServiceRequest; log records named failpath.step are stored.",
+        "OTLP/HTTP: an ExportLogsServiceRequest; log records named failpath.step are taken.",
         None,
         takes=None,
         media_types=_OTLP,
         problems=_OTLP_PROBLEMS,
     ),
-    Operation("GET", "/api/flows", "listFlows", "All flows, declared and discovered, with their counts.", FlowList),
+    Operation(
+        "GET",
+        "/api/flows",
+        "listFlows",
+        "All flows, declared and discovered, with their counts.",
+        FlowList,
+        problems=_READ_PROBLEMS,
+    ),
     Operation(
         "GET",
         "/api/runs",
@@ -108,6 +116,7 @@ OPERATIONS: Final = (
             Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
             Parameter("cursor", "The nextCursor of the page before."),
         ),
+        problems=_READ_PROBLEMS,
     ),
     Operation(
         "GET",
@@ -116,7 +125,7 @@ OPERATIONS: Final = (
         "One run with its steps.",
         RunDetail,
         parameters=(_FLOW, _RUN_ID),
-        problems=(400, 401, 404, 421),
+        problems=_READ_PROBLEMS,
     ),
     Operation(
         "GET",
@@ -125,10 +134,14 @@ OPERATIONS: Final = (
         "Every stored event of a run, by time.",
         EventList,
         parameters=(_FLOW, _RUN_ID),
-        problems=(400, 401, 404, 421),
+        problems=_READ_PROBLEMS,
     ),
     Operation(
-        "GET", "/api/intake", "getIntake", "What came in since the server's start, and what of it was no step.", IntakeCounts
+        "GET",
+        "/api/intake",
+        "getIntake",
+        "What came in since the server's start, what of it was no step, and how it goes on to another server.",
+        IntakeCounts,
     ),
     Operation(
         "GET",
@@ -138,8 +151,9 @@ OPERATIONS: Final = (
         Change,
         media_types=("text/event-stream",),
         parameters=(Parameter("Last-Event-ID", "Resumes after this change.", schema={"type": "integer"}, where="header"),),
+        problems=_READ_PROBLEMS,
     ),
-    Operation("GET", "/healthz", "getHealth", "Whether events can be stored.", Health, problems=(400, 421, 503)),
+    Operation("GET", "/healthz", "getHealth", "Whether events can be taken.", Health, problems=(400, 421, 503)),
     Operation("GET", "/openapi.json", "getDescription", "This document.", dict[str, Any]),
 )
 
@@ -213,7 +227,7 @@ _REASONS: Final = {
     400: "The request is malformed; detail says where.",
     401: "The key is missing or wrong.",
     403: "A request of another site.",
-    404: "There is no such run.",
+    404: "There is no such run, or this server keeps none.",
     408: "The body did not arrive in time.",
     413: "More than 4 MiB on the wire or 16 MiB inflated.",
     415: "Another content type or coding than is read here.",

@@ -55,8 +55,20 @@ def routes(queries: Reads) -> list[BaseRoute]:
         # Plain functions: Starlette runs them in a thread, for reads block.
         Route("/", page.runs, methods=["GET"], name="runs"),
         Route("/run", page.run, methods=["GET"], name="run"),
-        Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
+        _static(),
     ]
+
+
+def bridge_routes(url: str) -> list[BaseRoute]:
+    """The same for a server that keeps nothing: what it is, and where its events go on to."""
+    templates = _environment()
+
+    async def nothing(request: Request) -> Response:
+        found = request.url.path == "/"
+        body = templates.get_template("bridge.html").render(url=url)
+        return HTMLResponse(body, 200 if found else 404, _HEADERS)
+
+    return [Route("/", nothing, methods=["GET"]), Route("/run", nothing, methods=["GET"]), _static()]
 
 
 class _Page:
@@ -97,6 +109,10 @@ class _Page:
 
     def _render(self, template: str, status_code: int = 200, **values: object) -> Response:
         return HTMLResponse(self._templates.get_template(template).render(**values), status_code, _HEADERS)
+
+
+def _static() -> Mount:
+    return Mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
 
 
 def _environment() -> Environment:

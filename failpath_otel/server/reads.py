@@ -11,8 +11,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from failpath_otel.server import openapi
-from failpath_otel.server.ingest import Ingest
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.live import Changes
 from failpath_otel.server.problem import JSON, Problem
@@ -26,9 +24,8 @@ _NO_STORE: Final = {"Cache-Control": "no-store"}
 class Reads:
     """One method a route."""
 
-    def __init__(self, queries: Queries, ingest: Ingest, changes: Changes, lifetime: Lifetime, pool: Executor) -> None:
+    def __init__(self, queries: Queries, changes: Changes, lifetime: Lifetime, pool: Executor) -> None:
         self._queries = queries
-        self._ingest = ingest
         self._changes = changes
         self._lifetime = lifetime
         self._pool = pool
@@ -55,35 +52,30 @@ class Reads:
         flow, run_id = _required(request, "flow"), _required(request, "run_id")
         return await self._json(lambda: _found(self._queries.events(flow, run_id), flow, run_id))
 
-    async def intake(self, _: Request) -> Response:
-        """``GET /api/intake``."""
-        return await self._json(self._ingest.intake)
-
     async def live(self, request: Request) -> Response:
         """``GET /api/live``: a stream that ends with the server."""
         return EventStream(self._changes, last_event_id(request), self._lifetime)
 
-    async def healthz(self, _: Request) -> Response:
-        """``GET /healthz``: 200 while events can be stored."""
-        if not await self._in_pool(self._queries.healthy):
-            raise Problem.busy("Events cannot be stored now: the database cannot be written.", 1.0)
-        return _answer(openapi.Health(status="ok"))
-
-    async def description(self, _: Request) -> Response:
-        """``GET /openapi.json``."""
-        return _answer(openapi.document())
-
     async def _json(self, read: Callable[[], Any]) -> Response:
         try:
-            return await self._in_pool(lambda: _answer(read()))
+            return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: answer(read()))
         except BadQuery as error:
             raise Problem(400, str(error)) from error
 
-    async def _in_pool(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+class NothingKept:
+    """Takes the place of `Reads` where no run is kept: each call is told so."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def refuse(self, _: Request) -> Response:
+        """Any of the reads."""
+        raise Problem(404, f"This server keeps nothing; the events go on to {self._url}, where the runs are.")
 
 
-def _answer(content: Any) -> Response:
+def answer(content: Any) -> Response:
+    """An answer in JSON that no cache keeps."""
     return Response(msgspec.json.encode(content), media_type=JSON, headers=_NO_STORE)
 
 

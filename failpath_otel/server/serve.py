@@ -14,12 +14,13 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
-from opentelemetry import context
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.server.app import create_app
 from failpath_otel.server.lifetime import Lifetime
+from failpath_otel.server.own_address import is_own
 from failpath_otel.server.settings import Settings
+from failpath_otel.server.untraced import untraced
 
 KEEP_ALIVE_SECONDS: Final = 120
 """Longer than senders keep idle connections (a Collector 90 s), so that they never write into one that just closed."""
@@ -28,9 +29,6 @@ GRACE_SECONDS: Final = 1
 LAST_MOMENT_SECONDS: Final = 1.7
 GC_THRESHOLD: Final = 50_000
 _BACKLOG: Final = 512
-
-# The same two names under which the SDK's instrumentations look, now and formerly.
-_SUPPRESSED: Final = ("_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
 
 
 class Server(uvicorn.Server):
@@ -106,8 +104,10 @@ def build(settings: Settings, listener: socket.socket, announce: Callable[[str],
     """A server on a listening socket, not running yet.
 
     Raises:
-        ConfigError: The database cannot be used.
+        ConfigError: The database cannot be used, or events would go on to this server itself.
     """
+    if settings.forward is not None and is_own(settings.forward.url, listener):
+        raise ConfigError(f"--forward-to {settings.forward.url} is this server itself; give the URL of another one")
     lifetime = Lifetime()
     config = uvicorn.Config(
         create_app(settings, lifetime),
@@ -130,22 +130,14 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Serves until a signal comes. ``announce`` gets the address as soon as requests are answered.
 
     Raises:
-        ConfigError: The address or the database cannot be used.
+        ConfigError: The address, the database or the server to which events go on cannot be used.
     """
-    _untraced()
+    untraced()
     # Events by the thousand come and go without cycles; at Python's own threshold a quarter of the time goes into
     # looking for some.
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     with listen(settings.host, settings.port) as listener:
         build(settings, listener, announce).run(sockets=[listener])
-
-
-def _untraced() -> None:
-    """No instrumentation in this process may make spans of our own requests: they would come back to us."""
-    current = context.get_current()
-    for name in _SUPPRESSED:
-        current = context.set_value(getattr(context, name, name), True, current)
-    context.attach(current)
 
 
 def _leave(code: int) -> None:

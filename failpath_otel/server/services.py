@@ -6,12 +6,15 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from failpath_otel.server.bridge import Bridge
+from failpath_otel.server.forward import Forward
 from failpath_otel.server.ingest import Ingest
 from failpath_otel.server.live import Changes
 from failpath_otel.server.queries import Queries
 from failpath_otel.server.retention import Retention
 from failpath_otel.server.settings import Settings
 from failpath_otel.server.store import Store
+from failpath_otel.server.taking import Taker
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
@@ -19,13 +22,27 @@ def _pool(name: str, threads: int) -> ThreadPoolExecutor:
 
 
 @dataclass
-class Services:
-    """One server's parts."""
+class Kept:
+    """What a server has that keeps events: the runs, and news of them."""
 
     store: Store
-    ingest: Ingest
     queries: Queries
     changes: Changes
+
+
+@dataclass
+class Services:
+    """One server's parts.
+
+    Attributes:
+        taker: Where events go that come in.
+        kept: ``None`` where nothing is kept.
+        forward: ``None`` where events do not go on to another server.
+    """
+
+    taker: Taker
+    kept: Kept | None
+    forward: Forward | None = None
     readers: ThreadPoolExecutor = field(default_factory=lambda: _pool("read", 4))
     # One thread: decoding holds the interpreter's lock, and two would only fight the event loop for it.
     decoders: ThreadPoolExecutor = field(default_factory=lambda: _pool("decode", 1))
@@ -37,20 +54,41 @@ class Services:
         Raises:
             ConfigError: The database cannot be used.
         """
-        store = Store.open(settings.db)
-        retention = Retention(settings.retain_seconds, settings.max_size_bytes)
-        ingest = Ingest(store, settings.flows, retention=retention)
-        queries = Queries(store, settings.flows, stuck_after_seconds=settings.stuck_after_seconds)
-        return cls(store, ingest, queries, ingest.changes)
+        ingest, kept = (None, None) if settings.db is None else _keeping(settings.db, settings)
+        if settings.forward is None:
+            assert ingest is not None, "Settings see to it that a server without a store forwards"
+            return cls(ingest, kept)
+        forward = Forward(settings.forward)
+        return cls(Bridge(forward, ingest), kept, forward)
 
     async def start(self) -> None:
         """Begins to take events."""
-        self.ingest.start()
+        self.taker.start()
+
+    @property
+    def destination(self) -> str:
+        """Where events go on to; empty where they do not."""
+        return self.forward.url if self.forward is not None else ""
+
+    def begin_close(self) -> None:
+        """Senders who wait for another server get their answer in time for the end. Called in the event loop."""
+        if self.forward is not None:
+            self.forward.begin_close()
 
     async def close(self) -> None:
-        """Commits what was taken, within its bound, and lets go of the database."""
-        await self.ingest.close()
+        """Finishes what was taken, within its bounds, and lets go of the database."""
+        await self.taker.close()
         for pool in (self.decoders, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
-        # A writer that hangs would hold up the closing of its connection; the end of the process closes it as well.
-        await asyncio.wait((asyncio.get_running_loop().run_in_executor(None, self.store.close),), timeout=0.2)
+        if self.kept is not None:
+            # A writer that hangs would hold up the closing of its connection; the end of the process closes it as well.
+            closing = asyncio.get_running_loop().run_in_executor(None, self.kept.store.close)
+            await asyncio.wait((closing,), timeout=0.2)
+
+
+def _keeping(db: str, settings: Settings) -> tuple[Ingest, Kept]:
+    store = Store.open(db)
+    retention = Retention(settings.retain_seconds, settings.max_size_bytes)
+    ingest = Ingest(store, settings.flows, retention=retention)
+    queries = Queries(store, settings.flows, stuck_after_seconds=settings.stuck_after_seconds)
+    return ingest, Kept(store, queries, ingest.changes)

@@ -13,6 +13,7 @@ from typing import Final
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.flows import DEFAULT_PATH, Flows
+from failpath_otel.server.upstream import Destination
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4600
@@ -33,7 +34,7 @@ class Settings:
     """One server.
 
     Args:
-        db: Path of the SQLite database, or a database URL.
+        db: Path of the SQLite database, or a database URL; ``None`` keeps nothing, which takes ``forward``.
         flows: The declared flows.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
@@ -43,12 +44,13 @@ class Settings:
         token: What readers must show; ``None`` asks nothing of them.
         ingest_key: What senders must show; ``None`` asks nothing of them.
         allowed_hosts: Names beside the loopback ones under which the server may be called.
+        forward: The server to which events go on.
 
     Raises:
         ConfigError: A value that cannot be used, or an address off loopback without token and ingest key.
     """
 
-    db: str
+    db: str | None
     flows: Flows = field(default_factory=Flows)
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
@@ -58,6 +60,7 @@ class Settings:
     token: str | None = field(default=None, repr=False)
     ingest_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    forward: Destination | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -66,12 +69,7 @@ class Settings:
             raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
         if not 0 < self.stuck_after_seconds < float("inf"):
             raise ConfigError(f"--stuck-after must be a number of seconds above 0, got {self.stuck_after_seconds}")
-        if self.retain_seconds is not None and not MIN_RETAIN_SECONDS <= self.retain_seconds < float("inf"):
-            raise ConfigError(f"--retain must be at least {MIN_RETAIN_SECONDS} s, got {self.retain_seconds:g} s")
-        if self.max_size_bytes is not None and self.max_size_bytes < MIN_SIZE_BYTES:
-            raise ConfigError(f"--max-size must be at least {MIN_SIZE_BYTES // 1_000_000} MB, got {self.max_size_bytes} bytes")
-        if self.max_size_bytes is not None and self.db.startswith("postgres"):
-            raise ConfigError("--max-size is for SQLite; a PostgreSQL database is bounded by --retain alone")
+        self._check_keeping()
         for option, secret in (("--token", self.token), ("--ingest-key", self.ingest_key)):
             if secret is not None and _SECRET.fullmatch(secret) is None:
                 raise ConfigError(f"{option} must be 1 to 1024 visible ASCII characters without spaces")
@@ -84,6 +82,16 @@ class Settings:
                 f"--host {self.host} can be reached from other machines, which takes {' and '.join(missing)} "
                 "(or FAILPATH_TOKEN and FAILPATH_INGEST_KEY); --host 127.0.0.1 does not"
             )
+
+    def _check_keeping(self) -> None:
+        if self.retain_seconds is not None and not MIN_RETAIN_SECONDS <= self.retain_seconds < float("inf"):
+            raise ConfigError(f"--retain must be at least {MIN_RETAIN_SECONDS} s, got {self.retain_seconds:g} s")
+        if self.max_size_bytes is not None and self.max_size_bytes < MIN_SIZE_BYTES:
+            raise ConfigError(f"--max-size must be at least {MIN_SIZE_BYTES // 1_000_000} MB, got {self.max_size_bytes} bytes")
+        if self.max_size_bytes is not None and self.db is not None and self.db.startswith("postgres"):
+            raise ConfigError("--max-size is for SQLite; a PostgreSQL database is bounded by --retain alone")
+        if self.db is None and self.forward is None:
+            raise ConfigError("--no-store keeps no event, so it takes --forward-to and the URL of the server that does")
 
     @property
     def host_names(self) -> frozenset[str]:

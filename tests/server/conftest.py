@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from support.http_sink import HttpSink, http_sink
 from support.served import Client, Served, in_thread, start
 
 from failpath_otel.flows import parse_flows
@@ -44,3 +45,10 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def server(start_server: Callable[..., Served]) -> Served:
     """``failpath-otel serve`` with a database of its own."""
     return start_server()
+
+
+@pytest.fixture
+def sink() -> Iterator[HttpSink]:
+    """A server to which events go on, which misbehaves as a test tells it to."""
+    with http_sink() as listening:
+        yield listening

@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from starlette.routing import Route
-from support.served import Client, Reply, event
+from support.served import Client, Reply, event, in_thread
 
+from failpath_otel.cli.forwarding import destination_of
 from failpath_otel.server.app import create_app
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.openapi import OPERATIONS, document
 from failpath_otel.server.page import routes as page_routes
 from failpath_otel.server.settings import Settings
+
+NOWHERE = destination_of("http://127.0.0.1:9", None)
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +36,12 @@ def _hold(description: dict[str, Any], reply: Reply, method: str, path: str) -> 
         Draft202012Validator(schema | {"components": description["components"]}).validate(reply.json)
 
 
-def test_every_route_is_documented_and_every_documented_call_has_a_route(tmp_path):
+@pytest.mark.parametrize("keeps", [True, False], ids=["with a store", "a bridge without one"])
+def test_every_route_is_documented_and_every_documented_call_has_a_route(tmp_path, keeps):
     from failpath_otel.server.app import api_routes
     from failpath_otel.server.services import Services
 
-    services = Services.open(Settings(db=str(tmp_path / "runs.db")))
+    services = Services.open(Settings(str(tmp_path / "runs.db")) if keeps else Settings(None, forward=NOWHERE))
     try:
         served = {
             (method, route.path)
@@ -46,7 +50,8 @@ def test_every_route_is_documented_and_every_documented_call_has_a_route(tmp_pat
             for method in route.methods or ()
         }
     finally:
-        services.store.close()
+        if services.kept is not None:
+            services.kept.store.close()
     assert {pair for pair in served if pair[0] != "HEAD"} == {(operation.method, operation.path) for operation in OPERATIONS}
 
 
@@ -128,6 +133,29 @@ def test_real_refusals_are_as_described(api, description):
             reply = api.post(path, b"{", headers)
             assert reply.status in {400, 403, 415, 421}
             _hold(description, reply, "post", path)
+
+
+def test_the_answers_of_a_bridge_without_a_store_are_as_described(description):
+    with in_thread(Settings(None, port=0, forward=NOWHERE)) as bridge:
+        for path, status in (
+            ("/api/flows", 404),
+            ("/api/runs", 404),
+            ("/api/run", 404),
+            ("/api/run/events", 404),
+            ("/api/live", 404),
+            ("/api/intake", 200),
+            ("/healthz", 200),
+            ("/openapi.json", 200),
+        ):
+            reply = bridge.get(path)
+            assert reply.status == status
+            _hold(description, reply, "get", path)
+            if status == 404:
+                assert (
+                    reply.json["detail"]
+                    == "This server keeps nothing; the events go on to http://127.0.0.1:9, where the runs are."
+                )
+        _hold(description, bridge.send_events(event("no-one-takes-it")), "post", "/v1/events")
 
 
 def test_what_the_document_says_of_a_bad_answer_is_noticed(description):

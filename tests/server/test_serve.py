@@ -80,7 +80,7 @@ def test_flows_and_database_are_found_upward(tmp_path, start_server):
     assert (folder / "failpath.db").stat().st_size > 0
 
 
-def test_every_option_has_an_environment_variable(tmp_path, start_server):
+def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     flows = tmp_path / "f.json"
     flows.write_text('{"flows":[{"slug":"given","nodes":[]}]}')
     env = {
@@ -88,6 +88,10 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server):
         "FAILPATH_DB": str(tmp_path / "given.db"),
         "FAILPATH_FLOWS": str(flows),
         "FAILPATH_STUCK_AFTER": "0.05",
+        "FAILPATH_RETAIN": "4w",
+        "FAILPATH_MAX_SIZE": "1GB",
+        "FAILPATH_FORWARD_TO": sink.url,
+        "FAILPATH_PROJECT_KEY": "fp_project_1",
         "FAILPATH_TOKEN": "t0ken",
         "FAILPATH_INGEST_KEY": "k3y",
         "FAILPATH_ALLOWED_HOSTS": "a.example, b.example:4600 c.example",
@@ -102,7 +106,15 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server):
     until(lambda: server.get("/api/run", flow="checkout", run_id="env").json["stuck"])
     assert (tmp_path / "given.db").exists()
     declared = {option.envvar for option in cli.get_command(None, "serve").params}  # type: ignore[arg-type,union-attr]
-    assert declared == {*env, "FAILPATH_PORT"}
+    assert declared == {*env, "FAILPATH_PORT", "FAILPATH_NO_STORE"}
+    assert [request.headers["authorization"] for request in sink.requests] == ["Bearer fp_project_1"]
+
+
+def test_a_server_without_a_store_is_had_by_the_environment_alone(tmp_path, start_server, sink):
+    server = start_server(env={"FAILPATH_NO_STORE": "true", "FAILPATH_FORWARD_TO": sink.url, "FAILPATH_DB": ""})
+    assert server.send_events(event("on")).status == 202
+    assert [sent["runId"] for sent in sink.events] == ["on"]
+    assert list(tmp_path.rglob("*.db")) == []
 
 
 def test_an_option_wins_over_its_environment_variable(start_server, tmp_path):
@@ -297,7 +309,7 @@ def test_a_store_that_cannot_be_written_is_a_503_that_says_when_to_come_again(se
 
 def test_its_own_requests_are_not_instrumented():
     def suppressed() -> tuple[object, object]:
-        serve_module._untraced()
+        serve_module.untraced()
         return context.get_value("suppress_instrumentation"), context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY)
 
     assert contextvars.copy_context().run(suppressed) == (True, True)

@@ -113,7 +113,7 @@ def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -
     """A server that is ready, its database in ``folder`` unless the arguments say otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    db = () if "--db" in arguments else ("--db", str(folder / "runs.db"))
+    db = () if {"--db", "--no-store", "FAILPATH_NO_STORE"} & {*arguments, *(env or {})} else ("--db", str(folder / "runs.db"))
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command("serve", "--port", "0", *db, *arguments),
