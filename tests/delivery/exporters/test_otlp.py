@@ -358,9 +358,11 @@ def test_forked_children_send_their_own_events_by_connections_of_their_own(
     assert told == {"before": "100", "children": "[0, 0, 0]", "parent": "108"}
     if isinstance(into, OtlpBackend):
         assert len({item.attributes["failpath.event.id"] for item in into.logs}) == len(into.logs) == 408
+        assert len({request.connection for request in into.sink.requests}) == 4
     else:
         assert len(into.arrivals) == 408
         assert set(into.arrivals.values()) == {1}
+        assert len({call.peer for call in into.calls}) == 4
 
 
 def test_the_processor_on_its_own_sends_log_records(backend: OtlpBackend) -> None:
