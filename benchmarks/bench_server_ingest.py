@@ -4,7 +4,10 @@ The server is a process of its own; this process sends bodies made beforehand ov
 Runs of five steps arrive together, as exporters send them: OTLP/HTTP protobuf with gzip and 512 spans a request, then wire
 events with gzip and 500 a request. The spans come alone, and among nine foreign ones each as from a busy service.
 
-Usage: ``python benchmarks/bench_server_ingest.py [thousands of spans, default 60] [--profile FILE]``.
+With ``--bridge`` that server sends on to a second one, a process of its own too, and the answer comes after that one's
+commit; with ``--bridge=no-store`` the first one keeps nothing itself.
+
+Usage: ``python benchmarks/bench_server_ingest.py [thousands of spans, default 60] [--bridge[=no-store]] [--profile FILE]``.
 """
 
 from __future__ import annotations
@@ -178,10 +181,10 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def with_server(folder: str, profile: str | None, work: Callable[[str, int], None]) -> None:
+def with_server(folder: str, options: Sequence[str], profile: str | None, work: Callable[[str, int], None]) -> None:
     """Runs a server for as long as ``work`` takes."""
     profiled = ["-m", "cProfile", "-o", profile] if profile else []
-    command = [sys.executable, *profiled, "-m", "failpath_otel.cli", "serve", "--port", "0", "--db", f"{folder}/runs.db"]
+    command = [sys.executable, *profiled, "-m", "failpath_otel.cli", "serve", "--port", "0", *options]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("FAILPATH_", "OTEL_"))}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder, env=kept) as process:
         try:
@@ -195,6 +198,7 @@ def main() -> None:
     """Prints the rates."""
     parser = argparse.ArgumentParser()
     parser.add_argument("thousands", nargs="?", type=int, default=60)
+    parser.add_argument("--bridge", nargs="?", const="store", choices=("store", "no-store"))
     parser.add_argument("--profile")
     asked = parser.parse_args()
     count = asked.thousands * 1000
@@ -203,12 +207,12 @@ def main() -> None:
     print(f"{SENDERS} connections; answered after commit; synchronous=FULL")
     loads = [spans_of(count, 0), spans_of(count // 10, 9), events_of(count)]
 
-    def work(url: str, pid: int) -> None:
+    def work(url: str, pid: int, last: str | None = None) -> None:
         send(url, spans_of(2000, 0))
         for load in loads:
-            before, cpu = accepted(url), cpu_seconds(pid)
+            before, cpu = accepted(last or url), cpu_seconds(pid)
             seconds = send(url, load)
-            stored = accepted(url) - before
+            stored = accepted(last or url) - before
             if stored != load.steps:
                 raise SystemExit(f"{load.name}: {load.steps} sent, {stored} stored")
             rate = f"{load.items / seconds:8,.0f} items/s accepted, {stored / seconds:8,.0f} events/s durable"
@@ -216,7 +220,17 @@ def main() -> None:
             print(f"{load.name:62} {rate}, {used:4.1f} us of CPU an item ({load.items:,} in {seconds:.2f} s)")
 
     with tempfile.TemporaryDirectory() as folder:
-        with_server(folder, asked.profile, work)
+        own, other = ("--db", f"{folder}/runs.db"), ("--db", f"{folder}/behind.db")
+
+        def bridged(last: str, _: int) -> None:
+            print(f"through a bridge, {asked.bridge}")
+            options = ("--forward-to", last, *(own if asked.bridge == "store" else ("--no-store",)))
+            with_server(folder, options, asked.profile, lambda url, pid: work(url, pid, last))
+
+        if asked.bridge is None:
+            with_server(folder, own, asked.profile, work)
+        else:
+            with_server(folder, other, None, bridged)
 
 
 if __name__ == "__main__":
