@@ -15,6 +15,7 @@ from typing import Final
 
 from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError
 from failpath_otel.events.step import StepEvent
+from failpath_otel.events.text import clip
 from failpath_otel.events.wire import format_time
 from failpath_otel.server.rows import ForwardState
 from failpath_otel.server.taking import RETRY_AFTER_SECONDS, IntakeError, Overloaded, Receipt, UpstreamUnavailable
@@ -30,6 +31,8 @@ PATIENCE_SECONDS: Final = 3.0
 REQUEST_SECONDS: Final = 5.0
 """How long upstream may take to answer; with the patience still less than the 10 s after which OTLP senders give up."""
 APART_SECONDS: Final = 20.0
+"""How long the events of a refused batch are looked for that are the reason."""
+MAX_REASON_BYTES: Final = 1024
 CLOSE_SECONDS: Final = 0.7
 REJECTIONS_TOLD_EACH_SECONDS: Final = 60.0
 
@@ -306,9 +309,8 @@ class Forward:
                 continue
             delivery.left -= len(parcel.events)
             if outcome:
-                delivery.rejected.update(
-                    (event.event_id, outcome[event.event_id]) for event in parcel.events if event.event_id in outcome
-                )
+                names = (event.event_id for event in parcel.events if event.event_id in outcome)
+                delivery.rejected.update((name, clip(outcome[name], MAX_REASON_BYTES)) for name in names)
             if not delivery.left:
                 self._answer(delivery, None)
 

@@ -36,10 +36,12 @@ def _address(text: Any) -> Any:
 
 
 def _is_here(family: int, address: Any) -> bool:
-    """Whether an address belongs to this machine: only those can be bound."""
+    """Whether an address belongs to this machine: what goes there has it as its source as well. Nothing is sent."""
+    if _address(address[0]).is_loopback:
+        return True
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.bind((address[0], 0, *address[2:]))
+            probe.connect(address)
         except OSError:
             return False
-    return True
+        return bool(_address(probe.getsockname()[0]) == _address(address[0]))

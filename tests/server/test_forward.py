@@ -169,6 +169,14 @@ def test_events_that_upstream_refuses_by_name_are_rejected_with_its_reasons(brid
     assert (forward_state(bridge)["forwarded"], forward_state(bridge)["rejected"]) == (1, 1)
 
 
+def test_reasons_without_end_are_cut(bridge, sink):
+    rejected = [{"eventId": event("bad")["eventId"], "reason": "x" * 100_000}]
+    sink.answer = always(202, json.dumps({"rejected": rejected}).encode())
+    (item,) = bridge.send_events(event("bad")).json["rejected"]
+    assert item["reason"].startswith("xxx")
+    assert len(item["reason"].encode()) <= 1024
+
+
 def test_refused_spans_are_a_partial_success_with_their_exact_number(bridge, sink):
     sink.answer = naming(sink, "bad")
     body = traces(step("good"), step("bad"), step("bad", "other"), step("fine")).SerializeToString()

@@ -67,7 +67,7 @@ def test_another_port_or_another_machine_is_another_server():
         port = listener.getsockname()[1]
         assert is_own(f"http://127.0.0.1:{port}", listener)
         assert not is_own(f"http://127.0.0.1:{port ^ 1}", listener)
-        assert not is_own(f"http://192.0.2.1:{port}", listener)
+        assert not is_own(f"http://198.51.100.7:{port}", listener)
         assert not is_own("http://127.0.0.1", listener)
         assert not is_own(f"http://no.such.host.invalid:{port}", listener)
 
