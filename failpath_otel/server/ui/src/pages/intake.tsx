@@ -1,0 +1,5 @@
+import type { JSX } from "preact";
+
+export function IntakePage(): JSX.Element {
+  return <h1>Intake</h1>;
+}
