@@ -44,7 +44,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
             await services.close()
 
     app = Starlette(
-        routes=[*api_routes(services, lifetime), *_pages(services)],
+        routes=[*api_routes(services, lifetime), *page.routes()],
         middleware=[Middleware(Guard, settings=settings)],
         exception_handlers={Problem: _problem, HTTPException: _http_exception},
         lifespan=lifespan,
@@ -80,10 +80,6 @@ def _reads(services: Services, lifetime: Lifetime) -> dict[str, Callable[[Reques
         "/api/run/events": reads.run_events,
         "/api/live": reads.live,
     }
-
-
-def _pages(services: Services) -> list[BaseRoute]:
-    return page.bridge_routes(services.destination) if services.kept is None else page.routes(services.kept.queries)
 
 
 async def _problem(request: Request, error: Exception) -> Response:
