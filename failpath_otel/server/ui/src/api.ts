@@ -3,7 +3,7 @@ import type { components } from "./api.gen";
 
 type Schemas = components["schemas"];
 
-export type About = Schemas["About"];
+export type About = Schemas["AboutRow"];
 export type AttemptRow = Schemas["AttemptRow"];
 export type Change = Schemas["Change"];
 export type EdgeRow = Schemas["EdgeRow"];
