@@ -66,6 +66,14 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     metavar="SIZE",
     help="Delete the oldest runs when the SQLite database holds more, such as 500MB or 2GB. [default: no bound]",
 )
+@click.option(
+    "--trace-url",
+    envvar="FAILPATH_TRACE_URL",
+    show_envvar=True,
+    metavar="TEMPLATE",
+    help="Where a trace can be looked at, for the links of the page: http://localhost:16686/trace/{trace_id}; "
+    "{span_id} may stand in it too.",
+)
 @click.option("--token", envvar="FAILPATH_TOKEN", show_envvar=True, help="What readers must show. Demanded off loopback.")
 @click.option(
     "--ingest-key", envvar="FAILPATH_INGEST_KEY", show_envvar=True, help="What senders must show. Demanded off loopback."
@@ -107,6 +115,7 @@ def serve(
     stuck_after: float,
     retain: str | None,
     max_size: str | None,
+    trace_url: str | None,
     token: str | None,
     ingest_key: str | None,
     allowed_hosts: tuple[str, ...],
@@ -120,7 +129,9 @@ def serve(
     """
     here = Path.cwd()
     if no_store:
-        useless_without_store({"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size})
+        useless_without_store(
+            {"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size, "--trace-url": trace_url}
+        )
     path = None if no_store else flows_file or find_flows_file(here)
     settings = Settings(
         db=None if no_store else db or str(default_db(here)),
@@ -130,6 +141,7 @@ def serve(
         stuck_after_seconds=stuck_after,
         retain_seconds=seconds_of("--retain", retain) if retain else None,
         max_size_bytes=bytes_of("--max-size", max_size) if max_size else None,
+        trace_url=trace_url or None,
         token=token or None,
         ingest_key=ingest_key or None,
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),

@@ -9,19 +9,33 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from failpath_otel.server import openapi
+from failpath_otel.server.derive import QUIET_US
+from failpath_otel.server.intake_rows import AboutRow
 from failpath_otel.server.problem import Problem
 from failpath_otel.server.queries import Queries
 from failpath_otel.server.reads import answer
+from failpath_otel.server.settings import Settings
 from failpath_otel.server.taking import Taker
+from failpath_otel.version import VERSION
 
 
 class About:
     """One method a route."""
 
-    def __init__(self, taker: Taker, queries: Queries | None, pool: Executor) -> None:
+    def __init__(self, taker: Taker, queries: Queries | None, pool: Executor, settings: Settings) -> None:
         self._taker = taker
         self._queries = queries
         self._pool = pool
+        self._row = AboutRow(
+            version=VERSION,
+            trace_url=settings.trace_url,
+            stuck_after_seconds=settings.stuck_after_seconds,
+            quiet_seconds=QUIET_US / 1_000_000,
+        )
+
+    async def about(self, _: Request) -> Response:
+        """``GET /api/about``."""
+        return answer(self._row)
 
     async def intake(self, _: Request) -> Response:
         """``GET /api/intake``."""

@@ -56,13 +56,14 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
 def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
     """Every route of the API; `openapi.OPERATIONS` describes each."""
     intake = Intake(services.taker, lifetime, services.decoders)
-    about = About(services.taker, services.kept.queries if services.kept else None, services.readers)
+    about = About(services.taker, services.kept.queries if services.kept else None, services.readers, services.settings)
     return [
         Route("/v1/events", Endpoint(intake.events), methods=["POST"]),
         Route("/v1/traces", Endpoint(partial(intake.otlp, otlp.TRACES)), methods=["POST"]),
         Route("/v1/logs", Endpoint(partial(intake.otlp, otlp.LOGS)), methods=["POST"]),
         *(Route(path, read, methods=["GET"]) for path, read in _reads(services, lifetime).items()),
         Route("/api/intake", about.intake, methods=["GET"]),
+        Route("/api/about", about.about, methods=["GET"]),
         Route("/healthz", about.healthz, methods=["GET"]),
         Route("/openapi.json", about.description, methods=["GET"]),
     ]
@@ -71,10 +72,11 @@ def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
 def _reads(services: Services, lifetime: Lifetime) -> dict[str, Callable[[Request], Awaitable[Response]]]:
     if services.kept is None:
         refuse = NothingKept(services.destination).refuse
-        return dict.fromkeys(("/api/flows", "/api/runs", "/api/run", "/api/run/events", "/api/live"), refuse)
+        return dict.fromkeys(("/api/flows", "/api/flow", "/api/runs", "/api/run", "/api/run/events", "/api/live"), refuse)
     reads = Reads(services.kept.queries, services.kept.changes, lifetime, services.readers)
     return {
         "/api/flows": reads.flows,
+        "/api/flow": reads.flow,
         "/api/runs": reads.runs,
         "/api/run": reads.run,
         "/api/run/events": reads.run_events,

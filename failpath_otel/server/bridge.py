@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from failpath_otel.events.step import StepEvent
 from failpath_otel.server.forward import Forward
-from failpath_otel.server.rows import IntakeCounts
+from failpath_otel.server.intake_rows import IntakeCounts
 from failpath_otel.server.taking import Counts, Kind, Receipt, Taker
 
 

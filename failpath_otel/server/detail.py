@@ -11,8 +11,10 @@ from failpath_otel.events.step import StepError
 from failpath_otel.events.wire import WireError, WireEvent, format_time
 from failpath_otel.flows import Flow
 from failpath_otel.server import rows
-from failpath_otel.server.derive import RunState, StepState
+from failpath_otel.server.derive import STUCK_SAMPLES, RunState, StepState, stuck_limit_us
 from failpath_otel.server.fold import ERROR, ORDER, RUNNING, SKIPPED, SUMMARY_CHARS, Attempt, Fact
+from failpath_otel.server.histogram import Histogram
+from failpath_otel.server.statistics import edge_rows, millis
 from failpath_otel.server.tables import Found
 
 Stored = Mapping[str, Found]
@@ -61,18 +63,34 @@ def wire_event(row: Found, flow: str, run_id: str, step_key: str) -> WireEvent:
     )
 
 
-def run_detail(found: Found, flow: str, run_id: str, declared: Flow | None, state: RunState, stored: Stored) -> rows.RunDetail:
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is told of a run beside what its own events say.
+
+    Attributes:
+        flow: The flow's declaration, or one without steps.
+        durations: Step key → how long its attempts took, in any run.
+        stuck_after_us: After which a step with too few durations counts as stuck.
+        last_good: The id of the newest run before it that succeeded.
+    """
+
+    flow: Flow
+    durations: Mapping[str, Histogram]
+    stuck_after_us: int
+    last_good: str | None
+
+
+def run_detail(found: Found, state: RunState, stored: Stored, told: Told) -> rows.RunDetail:
     """All that the API tells of a run; ``found`` is its row."""
-    labels = {} if declared is None else {node.step_key: node.label for node in declared.nodes}
-    steps = [_step_row(step, labels.get(step.step_key, step.step_key), stored) for step in state.steps]
+    labels = {node.step_key: node.label for node in told.flow.nodes}
+    steps = [_step_row(step, labels.get(step.step_key, step.step_key), stored, told) for step in state.steps]
     counts: dict[str, int] = {}
     for step in steps:
         counts[step.status] = counts.get(step.status, 0) + 1
     ended_us = None if state.status == "running" else found.ended_us
     return rows.RunDetail(
-        flow_key=flow,
-        flow_name=flow if declared is None else declared.name,
-        run_id=run_id,
+        flow_key=told.flow.slug,
+        flow_name=told.flow.name,
+        run_id=found.run_key,
         status=state.status,
         stuck=state.stuck,
         started_at=format_time(found.started_us * 1000),
@@ -82,10 +100,13 @@ def run_detail(found: Found, flow: str, run_id: str, declared: Flow | None, stat
         counts=rows.StepCounts(**counts),
         first_error=first_error(found),
         steps=steps,
+        edges=edge_rows(told.flow),
+        last_good=told.last_good,
     )
 
 
-def _step_row(step: StepState, label: str, stored: Stored) -> rows.StepRow:
+def _step_row(step: StepState, label: str, stored: Stored, told: Told) -> rows.StepRow:
+    durations = told.durations.get(step.step_key, Histogram(()))
     attempts = [_attempt_row(number, attempt, stored) for number, attempt in enumerate(step.attempts, 1)]
     last = attempts[-1] if attempts else None
     return rows.StepRow(
@@ -105,6 +126,10 @@ def _step_row(step: StepState, label: str, stored: Stored) -> rows.StepRow:
         trace_id=last.trace_id if last else None,
         span_id=last.span_id if last else None,
         attempts=attempts,
+        p50_ms=millis(durations, 0.5),
+        p95_ms=millis(durations, 0.95),
+        stuck_after_ms=stuck_limit_us(durations, told.stuck_after_us) / 1000,
+        stuck_learned=durations.total >= STUCK_SAMPLES,
     )
 
 

@@ -17,7 +17,7 @@ from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.events.wire import format_time
-from failpath_otel.server.rows import ForwardState
+from failpath_otel.server.intake_rows import ForwardState
 from failpath_otel.server.taking import RETRY_AFTER_SECONDS, IntakeError, Overloaded, Receipt, UpstreamUnavailable
 from failpath_otel.server.untraced import untraced
 from failpath_otel.server.upstream import Destination, Outage, Upstream, way_out

@@ -28,9 +28,9 @@ from sqlalchemy.exc import (
 from failpath_otel.events.step import StepEvent
 from failpath_otel.flows import Flows
 from failpath_otel.server.declarations import Declarations
+from failpath_otel.server.intake_rows import IntakeCounts
 from failpath_otel.server.live import Changes
 from failpath_otel.server.retention import Retention, Sweeper
-from failpath_otel.server.rows import IntakeCounts
 from failpath_otel.server.store import Store
 from failpath_otel.server.taking import Counts, IntakeError, Kind, Overloaded, Receipt, StoreUnavailable
 from failpath_otel.server.writer import Writer

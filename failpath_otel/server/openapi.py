@@ -9,9 +9,10 @@ from typing import Any, Final, get_args
 import msgspec
 
 from failpath_otel.events.wire import WireEvent
+from failpath_otel.server.intake_rows import AboutRow, IntakeCounts
 from failpath_otel.server.problem import JSON, PROBLEM_JSON, PROTOBUF, ProblemDocument, speaks_otlp
 from failpath_otel.server.receipts import Receipts
-from failpath_otel.server.rows import Change, EventList, FlowList, IntakeCounts, RunDetail, RunPage, RunStatus
+from failpath_otel.server.rows import Change, EventList, FlowDetail, FlowList, RunDetail, RunPage, RunStatus
 from failpath_otel.version import VERSION
 
 
@@ -28,6 +29,9 @@ class EventBatch(msgspec.Struct, frozen=True):
 
 
 _Schema = dict[str, Any]
+
+_LEAVE_OUT: Final = frozenset({"WireEvent", "WireError"})
+"""What leaves out empty fields on the wire."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Operation:
 
 _FLOW: Final = Parameter("flow", "The flow's slug.", required=True)
 _RUN_ID: Final = Parameter("run_id", "The run's id, as the application gave it.", required=True)
+_TIME: Final = {"type": "string", "format": "date-time"}
 _INTAKE_PROBLEMS: Final = (400, 401, 403, 408, 413, 415, 421, 503)
 _OTLP_PROBLEMS: Final = (400, 401, 403, 413, 415, 421, 503)
 _READ_PROBLEMS: Final = (400, 401, 404, 421)
@@ -105,6 +110,23 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        "/api/flow",
+        "getFlow",
+        "One flow: how a window of its newest runs went step by step, and its failures by kind.",
+        FlowDetail,
+        parameters=(
+            _FLOW,
+            Parameter(
+                "last",
+                "How many runs the window holds at most.",
+                schema={"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+            ),
+            Parameter("cursor", "The window's nextCursor of an earlier answer, for the runs before that window."),
+        ),
+        problems=_READ_PROBLEMS,
+    ),
+    Operation(
+        "GET",
         "/api/runs",
         "listRuns",
         "Runs, newest first.",
@@ -112,7 +134,11 @@ OPERATIONS: Final = (
         parameters=(
             Parameter("flow", "Only runs of the flow with this slug."),
             Parameter("status", "Only runs with this status.", schema={"type": "string", "enum": sorted(get_args(RunStatus))}),
-            Parameter("q", "Only runs whose id contains this text."),
+            Parameter(
+                "q", "Only runs with this text in their id, in a value of their metadata, or in an error's name or message."
+            ),
+            Parameter("since", "Only runs that began then or later: RFC 3339.", schema=_TIME),
+            Parameter("until", "Only runs that began before: RFC 3339.", schema=_TIME),
             Parameter("limit", "At most so many.", schema={"type": "integer", "minimum": 1, "maximum": 200, "default": 50}),
             Parameter("cursor", "The nextCursor of the page before."),
         ),
@@ -145,6 +171,13 @@ OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        "/api/about",
+        "getAbout",
+        "The server's version and what it was told that pages need to know.",
+        AboutRow,
+    ),
+    Operation(
+        "GET",
         "/api/live",
         "watch",
         "Server-sent events: one message a run that has news; data is a Change.",
@@ -164,6 +197,10 @@ def document() -> _Schema:
     types = [typed for operation in OPERATIONS for typed in (operation.answer, operation.takes) if typed is not None]
     schemas, components = msgspec.json.schema_components([*types, ProblemDocument], ref_template="#/components/schemas/{name}")
     of = dict(zip(map(str, [*types, ProblemDocument]), schemas, strict=True))
+    for name, component in components.items():
+        if name not in _LEAVE_OUT and "properties" in component:
+            # Rows have defaults for those who make them; on the wire every field is there.
+            component["required"] = list(component["properties"])
     paths: dict[str, _Schema] = {}
     for operation in OPERATIONS:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, of)
@@ -227,7 +264,7 @@ _REASONS: Final = {
     400: "The request is malformed; detail says where.",
     401: "The key is missing or wrong.",
     403: "A request of another site.",
-    404: "There is no such run, or this server keeps none.",
+    404: "There is no such flow or run, or this server keeps none.",
     408: "The body did not arrive in time.",
     413: "More than 4 MiB on the wire or 16 MiB inflated.",
     415: "Another content type or coding than is read here.",

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
-import msgspec
+from msgspec.structs import replace
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from failpath_otel.events.wire import format_time
-from failpath_otel.flows import Flows
+from failpath_otel.flows import Flow, Flows
 from failpath_otel.server import rows, tables
-from failpath_otel.server.cursor import BadQuery, decode_cursor, encode_cursor
-from failpath_otel.server.derive import Standing, declared_keys, derive, run_status, stuck_limit_us
-from failpath_otel.server.detail import fact_of_row, first_error, run_detail, time_or_none, wire_event
-from failpath_otel.server.fold import ORDER, fold
-from failpath_otel.server.search import RunFilter, find_runs
-from failpath_otel.server.statistics import duration_histograms, flow_rows, step_keys
+from failpath_otel.server.cursor import BadQuery, Cursor, decode_cursor, encode_cursor
+from failpath_otel.server.derive import Standing, declared_keys, derive
+from failpath_otel.server.detail import Told, fact_of_row, run_detail, time_or_none, wire_event
+from failpath_otel.server.flow_list import flow_rows
+from failpath_otel.server.flow_view import DEFAULT_WINDOW, MAX_WINDOW, flow_detail
+from failpath_otel.server.fold import fold
+from failpath_otel.server.run_rows import Moment, run_row
+from failpath_otel.server.search import RunFilter, find_places, load_runs
+from failpath_otel.server.statistics import duration_histograms, step_keys
 from failpath_otel.server.store import Store
 from failpath_otel.server.tables import Found
+from failpath_otel.server.text_search import PHASES, Hits, search_text
 
 __all__ = ["BadQuery", "Queries"]
 
 MAX_LIMIT: Final = 200
 STATUSES: Final = ("success", "error", "running", "incomplete")
 _HEALTHY_SECONDS: Final = 1.0
-
-_decode_counts: Final = msgspec.json.Decoder(dict[str, int]).decode
 
 
 class Queries:
@@ -47,7 +48,36 @@ class Queries:
     def flows(self) -> rows.FlowList:
         """Every declared and every discovered flow, with its steps and how its runs went."""
         with self._store.read() as connection:
-            return rows.FlowList(flows=flow_rows(connection, self._flows, self._now_us()))
+            return rows.FlowList(flows=flow_rows(connection, self._flows, self._moment()))
+
+    def flow(self, slug: str, last: int = DEFAULT_WINDOW, cursor: str | None = None) -> rows.FlowDetail | None:
+        """One flow with the window of its newest runs; ``None`` where it is neither declared nor ever reported.
+
+        Args:
+            slug: The flow.
+            last: How many runs the window holds at most, 1 to 1,000.
+            cursor: ``window.next_cursor`` of an earlier answer, for the runs before that window.
+
+        Raises:
+            BadQuery: An argument that cannot be used.
+        """
+        if not 1 <= last <= MAX_WINDOW:
+            raise BadQuery(f"last must be from 1 to {MAX_WINDOW}, got {last}")
+        after = decode_cursor(cursor) if cursor else None
+        declared = self._flows.get(slug)
+        with self._store.read() as connection:
+            flow_id = _flow_id(connection, slug)
+            if flow_id is None and declared is None:
+                return None
+            return flow_detail(
+                connection,
+                declared or Flow(slug, slug),
+                flow_id,
+                declared=declared is not None,
+                last=last,
+                after=None if after is None else after.place,
+                moment=self._moment(),
+            )
 
     def runs(
         self,
@@ -56,15 +86,20 @@ class Queries:
         q: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
+        since_us: int | None = None,
+        until_us: int | None = None,
     ) -> rows.RunPage:
         """Runs, newest first.
 
         Args:
             flow: Only of this flow.
             status: Only with this status: ``success``, ``error``, ``running`` or ``incomplete``.
-            q: Only those whose run id contains this text; letters A to Z in any case.
+            q: Only those with this text in their run id, in a value of their metadata, or in the name or message of an error;
+                letters A to Z in any case. Looked for in a bounded time, see `rows.RunPage`.
             limit: At most so many, 1 to 200.
             cursor: ``next_cursor`` of the page before.
+            since_us: Only those that began then or later, in microseconds since the Unix epoch.
+            until_us: Only those that began before.
 
         Raises:
             BadQuery: An argument that cannot be used.
@@ -73,44 +108,54 @@ class Queries:
             raise BadQuery(f"status must be one of {', '.join(STATUSES)}, got {status[:100]!r}")
         if not 1 <= limit <= MAX_LIMIT:
             raise BadQuery(f"limit must be from 1 to {MAX_LIMIT}, got {limit}")
-        after = decode_cursor(cursor) if cursor else None
-        now_us = self._now_us()
+        after = decode_cursor(cursor, PHASES if q else "") if cursor else None
+        moment = self._moment()
         with self._store.read() as connection:
-            flow_id = None
-            if flow is not None:
-                flow_id = connection.execute(select(tables.flows.c.id).where(tables.flows.c.slug == flow)).scalar()
-                if flow_id is None:
-                    return rows.RunPage(runs=[], next_cursor=None)
-            wanted = RunFilter(flow_id=flow_id, status=status, q=q, after=after)
-            found = find_runs(connection, wanted, limit + 1, now_us)
-            shown = found[:limit]
-            slugs = _slugs(connection, {row.flow_id for row in shown})
-            limits = self._stuck_limits(connection, [row for row in shown if row.running_since is not None])
-        page = [self._run_row(row, slugs[row.flow_id], limits, now_us) for row in shown]
-        more = len(found) > limit
-        return rows.RunPage(runs=page, next_cursor=encode_cursor(shown[-1].started_us, shown[-1].id) if more else None)
+            flow_id = None if flow is None else _flow_id(connection, flow)
+            if flow is not None and flow_id is None:
+                return rows.RunPage(runs=[], next_cursor=None, searched_to=None)
+            wanted = RunFilter(flow_id=flow_id, status=status, since_us=since_us, until_us=until_us)
+            if q:
+                hits = search_text(connection, q, wanted, limit, after, moment)
+            else:
+                hits = _newest(connection, wanted, limit, after, moment)
+            slugs = _slugs(connection, {run.flow_id for run in hits.runs})
+            moment.learn(connection, hits.runs)
+        return rows.RunPage(
+            runs=[self._run_row(run, slugs[run.flow_id], moment) for run in hits.runs],
+            next_cursor=None if hits.next is None else encode_cursor(hits.next),
+            searched_to=time_or_none(hits.searched_to_us),
+        )
 
     def run(self, flow: str, run_id: str) -> rows.RunDetail | None:
         """One run with all its steps; ``None`` where no event of it ever came."""
-        now_us = self._now_us()
+        moment = self._moment()
         with self._store.read() as connection:
             found = _find_run(connection, flow, run_id)
             if found is None:
                 return None
             keys = step_keys(connection, found.flow_id)
             stored = {row.event_id: row for row in tables.fetch(connection, _events_of(found.id))}
-            durations = duration_histograms(connection, found.flow_id)
-        folded = fold(fact_of_row(row, keys) for row in stored.values())
+            by_id = duration_histograms(connection, found.flow_id)
+            last_good = _last_good(connection, found)
+        durations = {keys[step_id]: histogram for step_id, histogram in by_id.items() if step_id in keys}
+        declared = self._flows.get(flow)
         state = derive(
-            folded,
-            self._flows.get(flow),
-            now_us=now_us,
+            fold(fact_of_row(row, keys) for row in stored.values()),
+            declared,
+            now_us=moment.now_us,
             last_arrival_us=found.last_arrival_us,
             ever_reported=frozenset(keys.values()),
-            durations={keys[step_id]: histogram for step_id, histogram in durations.items() if step_id in keys},
+            durations=durations,
             stuck_after_us=self._stuck_after_us,
         )
-        return run_detail(found, flow, run_id, self._flows.get(flow), state, stored)
+        told = Told(
+            flow=declared or Flow(flow, flow),
+            durations=durations,
+            stuck_after_us=self._stuck_after_us,
+            last_good=last_good,
+        )
+        return run_detail(found, state, stored, told)
 
     def events(self, flow: str, run_id: str) -> rows.EventList | None:
         """Every stored event of a run, by time; ``None`` where no event of it ever came."""
@@ -134,38 +179,15 @@ class Queries:
         self._healthy_until = time.monotonic() + _HEALTHY_SECONDS
         return True
 
-    def _now_us(self) -> int:
-        return self._clock() // 1000
+    def _moment(self) -> Moment:
+        return Moment(self._clock() // 1000, self._stuck_after_us)
 
-    def _stuck_limits(self, connection: Connection, running: list[Found]) -> Mapping[tuple[int, str], int]:
-        limits: dict[tuple[int, str], int] = {}
-        for flow_id in {row.flow_id for row in running}:
-            durations = duration_histograms(connection, flow_id)
-            for step_id, key in step_keys(connection, flow_id).items():
-                limits[flow_id, key] = stuck_limit_us(durations.get(step_id), self._stuck_after_us)
-        return limits
+    def _run_row(self, run: Found, slug: str, moment: Moment) -> rows.RunRow:
+        return run_row(run, slug, declared_keys(self._flows.get(slug)), moment)
 
-    def _run_row(self, row: Found, slug: str, limits: Mapping[tuple[int, str], int], now_us: int) -> rows.RunRow:
-        status = run_status(Standing(row.stands), row.last_arrival_us, now_us)
-        since = _decode_counts(row.running_since) if row.running_since is not None else {}
-        stuck = any(now_us - start > limits.get((row.flow_id, key), self._stuck_after_us) for key, start in since.items())
-        ranks = _decode_counts(row.ranks)
-        counts = dict.fromkeys(ORDER, 0)
-        for rank in ranks.values():
-            counts[ORDER[rank]] += 1
-        missing = len(declared_keys(self._flows.get(slug)) - ranks.keys())
-        ended_us = None if status == "running" else row.ended_us
-        return rows.RunRow(
-            flow_key=slug,
-            run_id=row.run_key,
-            status=status,
-            stuck=stuck,
-            started_at=format_time(row.started_us * 1000),
-            ended_at=time_or_none(ended_us),
-            duration_ms=None if ended_us is None else (ended_us - row.started_us) / 1000,
-            steps=rows.StepCounts(**counts, missing=missing),
-            first_error=first_error(row),
-        )
+
+def _flow_id(connection: Connection, slug: str) -> int | None:
+    return connection.execute(select(tables.flows.c.id).where(tables.flows.c.slug == slug)).scalar()
 
 
 def _find_run(connection: Connection, flow: str, run_id: str) -> Found | None:
@@ -173,6 +195,25 @@ def _find_run(connection: Connection, flow: str, run_id: str) -> Found | None:
     joined = runs.join(tables.flows, tables.flows.c.id == runs.c.flow_id)
     query = select(runs).select_from(joined).where(tables.flows.c.slug == flow, runs.c.run_key == run_id)
     return connection.execute(query).first()
+
+
+def _newest(connection: Connection, wanted: RunFilter, limit: int, after: Cursor | None, moment: Moment) -> Hits:
+    places = find_places(connection, replace(wanted, after=after and after.place), limit + 1, moment.now_us)
+    more = len(places) > limit
+    return Hits(load_runs(connection, places[:limit]), Cursor(places[limit - 1]) if more else None, None)
+
+
+def _last_good(connection: Connection, run: Found) -> str | None:
+    """The newest run of the same flow that began before this one and succeeded."""
+    runs = tables.runs
+    earlier = (runs.c.started_us < run.started_us) | (runs.c.id < run.id)
+    query = select(runs.c.run_key).where(
+        runs.c.flow_id == run.flow_id,
+        runs.c.stands == Standing.COMPLETE.value,
+        runs.c.started_us <= run.started_us,
+        earlier,
+    )
+    return connection.execute(query.order_by(runs.c.started_us.desc(), runs.c.id.desc()).limit(1)).scalar()
 
 
 def _events_of(run_row_id: int) -> Any:

@@ -27,12 +27,17 @@ MissingReason = Literal["never_instrumented", "upstream_error", "passed_over", "
 """
 
 
+CellStatus = Literal["success", "error", "running", "stuck", "skipped", "missing"]
+"""A step's status within a grid, where a running step that takes too long is told apart."""
+
+
 class NodeRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A step of a flow; ``discovered`` where flows.json does not declare it."""
+    """A step of a flow; ``discovered`` where flows.json does not declare it, ``reported`` where any run ever reported it."""
 
     step_key: str
     label: str
     discovered: bool
+    reported: bool
 
 
 class EdgeRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -55,8 +60,31 @@ class FlowStats(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     p95_ms: float | None = None
 
 
+class RunMark(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A run as a mark within a strip. ``duration_ms`` is null while its status is ``running``."""
+
+    run_id: str
+    status: RunStatus
+    stuck: bool
+    started_at: str
+    duration_ms: float | None
+
+
+class WorstStep(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The step at which most runs failed first: ``failed`` of the newest ``of`` runs."""
+
+    step_key: str
+    label: str
+    failed: int
+    of: int
+
+
 class FlowRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A flow with its steps in flow order, declared ones first; ``discovered`` where flows.json does not declare the flow."""
+    """A flow with its steps in flow order, declared ones first; ``discovered`` where flows.json does not declare the flow.
+
+    ``recent`` are its newest runs, at most 30, newest first. ``worst_step`` is null where none of the newest 100 runs failed.
+    ``never_reported`` are the declared steps that no run ever reported.
+    """
 
     slug: str
     name: str
@@ -64,6 +92,9 @@ class FlowRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     nodes: list[NodeRow]
     edges: list[EdgeRow]
     stats: FlowStats
+    recent: list[RunMark]
+    worst_step: WorstStep | None
+    never_reported: list[str]
 
 
 class FlowList(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -105,10 +136,97 @@ class RunRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """Runs, newest first. ``next_cursor`` gives the older ones; null at the end."""
+    """Runs, newest first. ``next_cursor`` gives the older ones; null at the end.
+
+    A search for text takes a bounded time and may end before anything, or all, is found. Then ``searched_to`` is the start of
+    the last run that was looked at, and ``next_cursor`` goes on from there; it is null where there is nothing left to look at.
+    Runs whose id equals or begins with the text come first, whenever they began.
+    """
 
     runs: list[RunRow]
     next_cursor: str | None
+    searched_to: str | None
+
+
+class FlowNode(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A step of a flow, and how it went within a window of runs.
+
+    ``counts``: the runs of the window by the step's status; ``stuck`` of those that are running take too long.
+    ``failed_first``: in how many of them it is the first step that failed. The percentiles are of all kept attempts, within
+    5 %.
+    """
+
+    step_key: str
+    label: str
+    discovered: bool
+    reported: bool
+    counts: StepCounts
+    stuck: int
+    failed_first: int
+    p50_ms: float | None
+    p95_ms: float | None
+
+
+class Window(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Which runs a view is of: ``runs`` of the ``asked`` ones are there, from the start of the newest to that of the oldest.
+
+    ``next_cursor`` gives the runs before them; null where there are none.
+    """
+
+    asked: int
+    runs: int
+    newest_at: str | None
+    oldest_at: str | None
+    next_cursor: str | None
+
+
+class GridRun(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A run of a window; ``cells`` has its steps in the order of the flow's nodes."""
+
+    run_id: str
+    status: RunStatus
+    stuck: bool
+    started_at: str
+    ended_at: str | None
+    duration_ms: float | None
+    cells: list[CellStatus]
+    first_error: ErrorSummary | None
+
+
+class ErrorGroup(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """Failures of one step that are alike: same error name, and the same message but for numbers, ids and quoted text.
+
+    ``message`` is the newest one, shortened to 500 characters. ``count`` is of the failed attempts that are kept.
+    """
+
+    fingerprint: str
+    step_key: str
+    label: str
+    name: str
+    message: str
+    count: int
+    first_seen_at: str
+    last_seen_at: str
+    last_run_id: str
+
+
+class FlowDetail(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """A flow, how a window of its runs went step by step, and its failures by kind.
+
+    ``runs`` are newest first. ``errors`` are the groups that were seen last, at most 50; ``other_errors`` counts the failed
+    attempts of all others.
+    """
+
+    slug: str
+    name: str
+    discovered: bool
+    stats: FlowStats
+    nodes: list[FlowNode]
+    edges: list[EdgeRow]
+    window: Window
+    runs: list[GridRun]
+    errors: list[ErrorGroup]
+    other_errors: int
 
 
 class AttemptRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -128,7 +246,11 @@ class AttemptRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class StepRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A step within a run. ``started_at`` is its first attempt's, all else its last attempt's."""
+    """A step within a run. ``started_at`` is its first attempt's, all else its last attempt's.
+
+    The percentiles are of all kept attempts of this step in any run, within 5 %. It counts as stuck when it runs for longer
+    than ``stuck_after_ms``, which is ``stuck_learned`` where enough attempts tell how long it takes, and else the default.
+    """
 
     step_key: str
     label: str
@@ -146,10 +268,17 @@ class StepRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     trace_id: str | None
     span_id: str | None
     attempts: list[AttemptRow]
+    p50_ms: float | None
+    p95_ms: float | None
+    stuck_after_ms: float
+    stuck_learned: bool
 
 
 class RunDetail(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """A run with all its steps in flow order. ``last_arrival_at``: when the server last heard of it, by its own clock."""
+    """A run with all its steps in flow order. ``last_arrival_at``: when the server last heard of it, by its own clock.
+
+    ``last_good`` is the id of the newest run of this flow that began before it and succeeded.
+    """
 
     flow_key: str
     flow_name: str
@@ -163,6 +292,8 @@ class RunDetail(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     counts: StepCounts
     first_error: ErrorSummary | None
     steps: list[StepRow]
+    edges: list[EdgeRow]
+    last_good: str | None
 
 
 class EventList(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
@@ -177,37 +308,3 @@ class Change(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     id: int
     flow: str | None
     run_id: str | None
-
-
-class ForwardState(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """How events go on to another server, since the start.
-
-    ``forwarded`` and ``rejected`` events were answered for by that server, ``held_back`` ones were left with their senders,
-    who were told to send them again, ``waiting`` ones are on their way. ``failing_since`` is null while it takes events.
-    """
-
-    to: str
-    forwarded: int = 0
-    rejected: int = 0
-    held_back: int = 0
-    waiting: int = 0
-    failing_since: str | None = None
-    last_error: str | None = None
-    last_error_at: str | None = None
-
-
-class IntakeCounts(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What came in since the server's start.
-
-    ``rejected`` items broke the contract, ``unmapped`` spans and records are no steps, ``incomplete`` ones carry only
-    some of the three identifying attributes. ``forward`` is null where events do not go on to another server; where they go on
-    and none are kept here, those that it took are the ``accepted`` ones.
-    """
-
-    accepted: int = 0
-    duplicates: int = 0
-    rejected: int = 0
-    unmapped: int = 0
-    incomplete: int = 0
-    last_arrival_at: str | None = None
-    forward: ForwardState | None = None

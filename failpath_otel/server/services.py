@@ -35,11 +35,13 @@ class Services:
     """One server's parts.
 
     Attributes:
+        settings: What the server was told.
         taker: Where events go that come in.
         kept: ``None`` where nothing is kept.
         forward: ``None`` where events do not go on to another server.
     """
 
+    settings: Settings
     taker: Taker
     kept: Kept | None
     forward: Forward | None = None
@@ -57,9 +59,9 @@ class Services:
         ingest, kept = (None, None) if settings.db is None else _keeping(settings.db, settings)
         if settings.forward is None:
             assert ingest is not None, "Settings see to it that a server without a store forwards"
-            return cls(ingest, kept)
+            return cls(settings, ingest, kept)
         forward = Forward(settings.forward)
-        return cls(Bridge(forward, ingest), kept, forward)
+        return cls(settings, Bridge(forward, ingest), kept, forward)
 
     async def start(self) -> None:
         """Begins to take events."""

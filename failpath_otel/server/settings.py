@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.flows import DEFAULT_PATH, Flows
@@ -26,6 +27,8 @@ LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _HOST_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?")
 _SECRET: Final = re.compile(r"[!-~]{1,1024}")
+_FIELD: Final = re.compile(r"\{[^{}]*\}|[{}]")
+_UNSEEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _DB_FILE: Final = "failpath.db"
 
 
@@ -45,6 +48,7 @@ class Settings:
         ingest_key: What senders must show; ``None`` asks nothing of them.
         allowed_hosts: Names beside the loopback ones under which the server may be called.
         forward: The server to which events go on.
+        trace_url: The address of a trace in another tool, with ``{trace_id}`` and, if it takes one, ``{span_id}`` in it.
 
     Raises:
         ConfigError: A value that cannot be used, or an address off loopback without token and ingest key.
@@ -61,6 +65,7 @@ class Settings:
     ingest_key: str | None = field(default=None, repr=False)
     allowed_hosts: tuple[str, ...] = ()
     forward: Destination | None = None
+    trace_url: str | None = None
 
     def __post_init__(self) -> None:
         if not self.host:
@@ -70,6 +75,8 @@ class Settings:
         if not 0 < self.stuck_after_seconds < float("inf"):
             raise ConfigError(f"--stuck-after must be a number of seconds above 0, got {self.stuck_after_seconds}")
         self._check_keeping()
+        if self.trace_url is not None:
+            _check_trace_url(self.trace_url)
         for option, secret in (("--token", self.token), ("--ingest-key", self.ingest_key)):
             if secret is not None and _SECRET.fullmatch(secret) is None:
                 raise ConfigError(f"{option} must be 1 to 1024 visible ASCII characters without spaces")
@@ -98,6 +105,25 @@ class Settings:
         """The names that a request's ``Host`` may carry."""
         own = {name for name in map(host_name, (self.host, *self.allowed_hosts)) if name is not None}
         return LOOPBACK_NAMES | own
+
+
+def _check_trace_url(template: str) -> None:
+    """Only what a browser opens as a page may become a link, and nothing but the two ids is put into it."""
+    fields = set(_FIELD.findall(template))
+    try:
+        parts = urlsplit(template)
+        host = parts.hostname
+    except ValueError:
+        parts, host = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not host or _UNSEEN.search(template):
+        raise ConfigError(f"--trace-url must begin with http:// or https:// and a host, without spaces, got {template!r}")
+    if _FIELD.search(parts.netloc):
+        raise ConfigError(f"--trace-url must have its ids after the host, got {template!r}")
+    if "{trace_id}" not in fields or fields - {"{trace_id}", "{span_id}"}:
+        raise ConfigError(
+            "--trace-url must hold {trace_id} and may hold {span_id}, as in http://localhost:16686/trace/{trace_id}; "
+            f"other braces are written %7B and %7D; got {template!r}"
+        )
 
 
 def host_name(text: str) -> str | None:

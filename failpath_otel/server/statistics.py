@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, Table, func, select
 
 from failpath_otel.events.wire import format_time
-from failpath_otel.flows import Flow, Flows
+from failpath_otel.flows import Flow
 from failpath_otel.server import rows, tables
 from failpath_otel.server.derive import QUIET_US, Standing
 from failpath_otel.server.histogram import Histogram
@@ -33,38 +33,38 @@ def duration_histograms(connection: Connection, flow_id: int) -> dict[int, Histo
     return {step_id: Histogram(own) for step_id, own in counts.items()}
 
 
-def flow_rows(connection: Connection, declared: Flows, now_us: int) -> list[rows.FlowRow]:
-    """Declared flows in the order of flows.json, then discovered ones by slug."""
-    ids = {row.slug: row.id for row in connection.execute(select(tables.flows.c.id, tables.flows.c.slug))}
-    seen: dict[int, list[str]] = {}
-    for row in connection.execute(select(tables.steps.c.flow_id, tables.steps.c.step_key).order_by(tables.steps.c.id)):
-        seen.setdefault(row.flow_id, []).append(row.step_key)
-    stats = _stats(connection, list(ids.values()), now_us)
-    known = [(flow.slug, flow) for flow in declared]
-    known.extend((slug, Flow(slug, slug)) for slug in sorted(ids.keys() - declared.by_slug.keys()))
-    return [
-        rows.FlowRow(
-            slug=slug,
-            name=flow.name,
-            discovered=slug not in declared.by_slug,
-            nodes=_nodes(flow, seen.get(ids.get(slug, 0), [])),
-            edges=[rows.EdgeRow(source=edge.source, target=edge.target) for edge in flow.edges],
-            stats=stats.get(ids.get(slug, 0), rows.FlowStats()),
-        )
-        for slug, flow in known
-    ]
-
-
-def _nodes(flow: Flow, seen: list[str]) -> list[rows.NodeRow]:
+def node_rows(flow: Flow, seen: Sequence[str]) -> list[rows.NodeRow]:
+    """A flow's steps: the declared ones in flow order, then what else was ever seen of it."""
     labels = {node.step_key: node.label for node in flow.nodes}
-    nodes = [rows.NodeRow(step_key=key, label=labels[key], discovered=False) for key in flow.ordered_keys]
-    nodes.extend(rows.NodeRow(step_key=key, label=key, discovered=True) for key in seen if key not in flow.step_keys)
+    known = frozenset(seen)
+    nodes = [
+        rows.NodeRow(step_key=key, label=labels[key], discovered=False, reported=key in known) for key in flow.ordered_keys
+    ]
+    nodes.extend(
+        rows.NodeRow(step_key=key, label=key, discovered=True, reported=True) for key in seen if key not in flow.step_keys
+    )
     return nodes
 
 
-def _stats(connection: Connection, flow_ids: list[int], now_us: int) -> Mapping[int, rows.FlowStats]:
-    counts = _counts(connection, tables.run_counts, "stands")
-    durations = _counts(connection, tables.run_durations, "bucket")
+def edge_rows(flow: Flow) -> list[rows.EdgeRow]:
+    """The edges that a flow declares."""
+    return [rows.EdgeRow(source=edge.source, target=edge.target) for edge in flow.edges]
+
+
+def millis(durations: Histogram, share: float) -> float | None:
+    """A percentile in milliseconds; ``None`` where there is no duration."""
+    return round(durations.percentile(share) / 1000, 3) if durations.total else None
+
+
+def flow_stats(connection: Connection, flow_id: int, now_us: int) -> rows.FlowStats:
+    """How the runs of one flow went."""
+    return all_stats(connection, [flow_id], now_us)[flow_id]
+
+
+def all_stats(connection: Connection, flow_ids: Sequence[int], now_us: int) -> Mapping[int, rows.FlowStats]:
+    """How the runs of these flows went."""
+    counts = _counts(connection, tables.run_counts, "stands", flow_ids)
+    durations = _counts(connection, tables.run_durations, "bucket", flow_ids)
     runs = tables.runs
     awaited = select(tables.ANY_FLOW, func.count()).where(tables.WAITS, runs.c.last_arrival_us >= now_us - QUIET_US)
     awaited = awaited.group_by(tables.ANY_FLOW)
@@ -82,8 +82,8 @@ def _stats(connection: Connection, flow_ids: list[int], now_us: int) -> Mapping[
             running=own.get(Standing.RUNNING, 0) + waiting,
             incomplete=own.get(Standing.WAITING, 0) - waiting,
             last_run_at=None if last is None else format_time(last * 1000),
-            p50_ms=_millis(histogram, 0.5),
-            p95_ms=_millis(histogram, 0.95),
+            p50_ms=millis(histogram, 0.5),
+            p95_ms=millis(histogram, 0.95),
         )
     return stats
 
@@ -99,12 +99,11 @@ def _newest(connection: Connection, flow_id: int) -> int | None:
     return max(newest, default=None)
 
 
-def _counts(connection: Connection, table: Table, what: str) -> _IdCounts:
+def _counts(connection: Connection, table: Table, what: str, flow_ids: Sequence[int]) -> _IdCounts:
+    query = select(table.c.flow_id, table.c[what], table.c.n)
+    if len(flow_ids) == 1:
+        query = query.where(table.c.flow_id == flow_ids[0])
     counts: _IdCounts = {}
-    for row in connection.execute(select(table.c.flow_id, table.c[what], table.c.n)):
+    for row in connection.execute(query):
         counts.setdefault(row[0], {})[row[1]] = row[2]
     return counts
-
-
-def _millis(histogram: Histogram, share: float) -> float | None:
-    return round(histogram.percentile(share) / 1000, 3) if histogram.total else None

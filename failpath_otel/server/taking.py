@@ -12,7 +12,7 @@ import msgspec
 from failpath_otel.errors import FailpathError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.wire import format_time
-from failpath_otel.server.rows import ForwardState, IntakeCounts
+from failpath_otel.server.intake_rows import ForwardState, IntakeCounts
 
 RETRY_AFTER_SECONDS: Final = 1.0
 
@@ -95,6 +95,7 @@ class Counts:
 
     def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
         self._clock = clock
+        self._since_ns = clock()
         self._counts: Counter[str] = Counter()
         self._last_arrival_ns: int | None = None
 
@@ -122,4 +123,5 @@ class Counts:
             incomplete=self._counts["incomplete"],
             last_arrival_at=None if last is None else format_time(last),
             forward=forward,
+            since=format_time(self._since_ns),
         )

@@ -83,7 +83,9 @@ def test_arrival_order_cuts_and_restarts_do_not_change_what_is_known(db, query):
         for step in chance.sample(STEPS, k=chance.randint(1, 3)):
             for attempt in range(chance.randint(1, 2)):
                 span = f"{number}-{step}-{attempt}"
-                start, end = attempt * 10, attempt * 10 + chance.randint(1, 9)
+                # Runs begin apart: among those that begin at once a list goes by arrival.
+                start = number * 100 + attempt * 10
+                end = start + chance.randint(1, 9)
                 events.append(event(step, "running", start, run=f"r{number}", span=span, event_id=f"{span}-start"))
                 status = chance.choice(["success", "error", "skipped"])
                 events.append(event(step, status, end, run=f"r{number}", span=span, started=start, event_id=f"{span}-end"))

@@ -62,7 +62,7 @@ def test_the_application_has_no_routes_beside_the_api_and_the_page(tmp_path):
             return [route.path for route in app.routes]  # type: ignore[attr-defined]
 
     paths = asyncio.run(served())
-    page = [route.path for route in page_routes(None)]  # type: ignore[arg-type,attr-defined]
+    page = [route.path for route in page_routes()]  # type: ignore[attr-defined]
     assert sorted(paths) == sorted([*page, *(operation.path for operation in OPERATIONS)])
 
 
@@ -98,7 +98,11 @@ def test_real_answers_are_as_described(api, description):
     run = {"flow": "checkout", "run_id": "described"}
     for path, query in (
         ("/api/flows", {}),
+        ("/api/flow", {"flow": "checkout"}),
+        ("/api/flow", {"flow": "checkout", "last": 1}),
+        ("/api/about", {}),
         ("/api/runs", {}),
+        ("/api/runs", {"since": "2026-01-31T09:30:00+01:00", "until": "2100-01-31T09:30:00Z"}),
         ("/api/runs", {"status": "error", "q": "desc", "limit": 1}),
         ("/api/run", run),
         ("/api/run/events", run),
@@ -114,6 +118,13 @@ def test_real_answers_are_as_described(api, description):
 def test_real_refusals_are_as_described(api, description):
     for path, query, status in (
         ("/api/runs", {"limit": 0}, 400),
+        ("/api/runs", {"since": "yesterday"}, 400),
+        ("/api/runs", {"until": "2026-01-31T09:30:00"}, 400),
+        ("/api/flow", {}, 400),
+        ("/api/flow", {"flow": "checkout", "last": 0}, 400),
+        ("/api/flow", {"flow": "checkout", "last": "all"}, 400),
+        ("/api/flow", {"flow": "checkout", "cursor": "x"}, 400),
+        ("/api/flow", {"flow": "never heard of"}, 404),
         ("/api/run", {}, 400),
         ("/api/run", {"flow": "a", "run_id": "b"}, 404),
         ("/api/run/events", {"flow": "a", "run_id": "b"}, 404),
@@ -139,6 +150,8 @@ def test_the_answers_of_a_bridge_without_a_store_are_as_described(description):
     with in_thread(Settings(None, port=0, forward=NOWHERE)) as bridge:
         for path, status in (
             ("/api/flows", 404),
+            ("/api/flow", 404),
+            ("/api/about", 200),
             ("/api/runs", 404),
             ("/api/run", 404),
             ("/api/run/events", 404),

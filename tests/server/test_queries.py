@@ -11,7 +11,7 @@ from failpath_otel.errors import FailpathError
 from failpath_otel.events.step import StepError
 from failpath_otel.events.wire import to_wire
 from failpath_otel.flows import Flows
-from failpath_otel.server.cursor import BadQuery, decode_cursor, encode_cursor
+from failpath_otel.server.cursor import BadQuery, Cursor, decode_cursor, encode_cursor
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -164,7 +164,7 @@ def test_filters_hold_together(db):
         ({"status": "failed"}, "status must be one of success, error, running, incomplete, got 'failed'"),
         ({"limit": 0}, "limit must be from 1 to 200, got 0"),
         ({"limit": 201}, "limit must be from 1 to 200, got 201"),
-        ({"cursor": "x"}, "cursor must be a nextCursor of an earlier answer, got 'x'"),
+        ({"cursor": "x"}, "cursor must be a nextCursor of an earlier answer to the same question, got 'x'"),
         ({"cursor": "ü"}, "cursor must be"),
         ({"cursor": "MTo5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk5OTk"}, "cursor must be"),
     ],
@@ -181,7 +181,8 @@ def test_an_argument_that_cannot_be_used_is_named(tmp_path, arguments, message):
 
 
 def test_a_cursor_comes_back_as_it_went():
-    assert decode_cursor(encode_cursor(-5, 7)) == (-5, 7)
+    cursor = Cursor((-5, 7))
+    assert decode_cursor(encode_cursor(cursor)) == cursor
 
 
 def test_the_detail_tells_steps_attempts_and_reasons(db):

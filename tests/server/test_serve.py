@@ -90,6 +90,7 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
         "FAILPATH_STUCK_AFTER": "0.05",
         "FAILPATH_RETAIN": "4w",
         "FAILPATH_MAX_SIZE": "1GB",
+        "FAILPATH_TRACE_URL": "https://traces.example/{trace_id}?span={span_id}",
         "FAILPATH_FORWARD_TO": sink.url,
         "FAILPATH_PROJECT_KEY": "fp_project_1",
         "FAILPATH_TOKEN": "t0ken",
@@ -104,6 +105,8 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     assert server.send_events(event("env", status="running")).status == 202
     server.headers = {"Authorization": "Bearer t0ken"}
     until(lambda: server.get("/api/run", flow="checkout", run_id="env").json["stuck"])
+    about = server.get("/api/about").json
+    assert (about["traceUrl"], about["stuckAfterSeconds"]) == (env["FAILPATH_TRACE_URL"], 0.05)
     assert (tmp_path / "given.db").exists()
     declared = {option.envvar for option in cli.get_command(None, "serve").params}  # type: ignore[arg-type,union-attr]
     assert declared == {*env, "FAILPATH_PORT", "FAILPATH_NO_STORE"}

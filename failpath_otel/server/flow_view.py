@@ -1,0 +1,94 @@
+"""A flow in one view: how a window of its runs went, step by step, read from their rows alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy import Connection
+
+from failpath_otel.flows import Flow
+from failpath_otel.server import rows
+from failpath_otel.server.cursor import Cursor, encode_cursor
+from failpath_otel.server.histogram import Histogram
+from failpath_otel.server.run_rows import Moment, grid_run
+from failpath_otel.server.search import Place, RunFilter, find_places, load_runs
+from failpath_otel.server.statistics import duration_histograms, edge_rows, flow_stats, millis, node_rows, step_keys
+
+DEFAULT_WINDOW: Final = 100
+MAX_WINDOW: Final = 1_000
+
+
+def flow_detail(
+    connection: Connection, flow: Flow, flow_id: int | None, *, declared: bool, last: int, after: Place | None, moment: Moment
+) -> rows.FlowDetail:
+    """A flow with the window of its ``last`` runs after a place.
+
+    Args:
+        connection: To read by.
+        flow: Its declaration, or one without steps.
+        flow_id: ``None`` where no event of it ever came.
+        declared: Whether flows.json declares it.
+        last: How many runs the window holds at most.
+        after: The last run of the window before.
+        moment: When.
+    """
+    seen = {} if flow_id is None else step_keys(connection, flow_id)
+    nodes = node_rows(flow, list(seen.values()))
+    keys = [node.step_key for node in nodes]
+    found: list[Place] = []
+    if flow_id is not None:
+        found = find_places(connection, RunFilter(flow_id=flow_id, after=after), last + 1, moment.now_us)
+    stored = load_runs(connection, found[:last])
+    moment.learn(connection, stored)
+    runs = [grid_run(run, keys, moment) for run in stored]
+    durations = {} if flow_id is None else duration_histograms(connection, flow_id)
+    return rows.FlowDetail(
+        slug=flow.slug,
+        name=flow.name,
+        discovered=not declared,
+        stats=rows.FlowStats() if flow_id is None else flow_stats(connection, flow_id, moment.now_us),
+        nodes=_flow_nodes(nodes, runs, {key: durations[step_id] for step_id, key in seen.items() if step_id in durations}),
+        edges=edge_rows(flow),
+        window=rows.Window(
+            asked=last,
+            runs=len(runs),
+            newest_at=runs[0].started_at if runs else None,
+            oldest_at=runs[-1].started_at if runs else None,
+            next_cursor=encode_cursor(Cursor(found[last - 1])) if len(found) > last else None,
+        ),
+        runs=runs,
+        errors=[],
+        other_errors=0,
+    )
+
+
+def _flow_nodes(
+    nodes: Sequence[rows.NodeRow], runs: Sequence[rows.GridRun], durations: dict[str, Histogram]
+) -> list[rows.FlowNode]:
+    failed_first = Counter(run.first_error.step_key for run in runs if run.first_error is not None)
+    told: list[rows.FlowNode] = []
+    for column, node in enumerate(nodes):
+        cells = Counter(run.cells[column] for run in runs)
+        histogram = durations.get(node.step_key, Histogram(()))
+        told.append(
+            rows.FlowNode(
+                step_key=node.step_key,
+                label=node.label,
+                discovered=node.discovered,
+                reported=node.reported,
+                counts=rows.StepCounts(
+                    success=cells["success"],
+                    error=cells["error"],
+                    running=cells["running"] + cells["stuck"],
+                    skipped=cells["skipped"],
+                    missing=cells["missing"],
+                ),
+                stuck=cells["stuck"],
+                failed_first=failed_first[node.step_key],
+                p50_ms=millis(histogram, 0.5),
+                p95_ms=millis(histogram, 0.95),
+            )
+        )
+    return told
