@@ -46,7 +46,7 @@ def decode_cursor(cursor: str, phases: str = "") -> Cursor:
     except (UnicodeError, binascii.Error, ValueError):
         plain = ""
     match = _SHAPE.fullmatch(plain)
-    if match is None or ((match[1] or "") not in phases if phases else match[1]):
+    if match is None or (match[1] or "-") not in (phases or "-"):
         raise BadQuery(
             f"cursor must be a nextCursor of an earlier answer to the same question, got {cursor[:100]!r}; "
             "leave it out to begin at the newest"
