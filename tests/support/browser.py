@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from support.served import Client
 
 from failpath_otel.events.wire import format_time
@@ -46,7 +46,7 @@ class Visit:
         query = f"?{urlencode(parameters)}" if parameters else ""
         self.tab.goto(f"{self.url}{path}{query}")
         self.tab.wait_for_selector("h1")
-        self.tab.wait_for_function("!document.querySelector('.loading')")
+        expect(self.tab.locator(".loading")).to_have_count(0)
         return self.tab
 
     def address(self) -> str:

@@ -30,24 +30,26 @@ function Cards({ flows }: { flows: readonly FlowRow[] }): JSX.Element {
           <h2 id="first">Nothing has arrived yet</h2>
           <Begin />
         </section>
-        {declared.length > 0 && <List flows={declared} title="Declared in flows.json" />}
+        {declared.length > 0 && <List kind="declared" flows={declared} title="Declared in flows.json" />}
       </>
     );
   }
   return (
     <>
-      {declared.length > 0 && <List flows={declared} />}
+      {declared.length > 0 && <List kind="declared" flows={declared} />}
       {discovered.length > 0 && (
-        <List flows={discovered} title="Discovered" says="These came without being declared in flows.json, so what is missing from a run of theirs cannot be told." />
+        <List kind="discovered" flows={discovered} title="Discovered" says="These came without being declared in flows.json, so what is missing from a run of theirs cannot be told." />
       )}
     </>
   );
 }
 
-function List({ flows, title, says }: { flows: readonly FlowRow[]; title?: string; says?: string }): JSX.Element {
+function List({ flows, kind, title, says }: { flows: readonly FlowRow[]; kind: string; title?: string; says?: string }): JSX.Element {
   return (
-    <section {...(title ? { "aria-labelledby": `flows-${title}` } : { "aria-label": "Declared flows" })}>
-      {title && <h2 id={`flows-${title}`}>{title}</h2>}
+    <section aria-labelledby={`flows-${kind}`}>
+      <h2 id={`flows-${kind}`} class={title ? "" : "unseen"}>
+        {title ?? "Declared"}
+      </h2>
       {says && <p class="quiet">{says}</p>}
       <ul class="cards">
         {flows.map((flow) => (

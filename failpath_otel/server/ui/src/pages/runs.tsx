@@ -190,7 +190,7 @@ function Found({ page, path, filters, filtered }: { page: Page; path: string; fi
           </button>
         )}
       </p>
-      <nav class="paging" aria-label="Pages">
+      <nav class="paging" aria-label="Older and newer runs">
         {filters.cursor && <a href={changed({ cursor: null })}>Newest runs</a>}
         {older && !filters.q && (
           <a href={changed({ cursor: older })} rel="next">
