@@ -1,0 +1,196 @@
+// Where the nodes of a graph lie and how the lines between them run. Pure; computed once a topology and width of the room.
+import { Graph, layout as layOut } from "@dagrejs/dagre";
+import type { EdgeRow } from "../api";
+
+export interface Point {
+  x: number;
+  y: number;
+}
+
+export interface Line {
+  source: string;
+  target: string;
+  path: string;
+  /** The tip of the arrow, as a path. */
+  head: string;
+}
+
+export interface Layout {
+  width: number;
+  height: number;
+  /** Centres by key. */
+  places: ReadonlyMap<string, Point>;
+  lines: readonly Line[];
+  /** The height at which the row of nodes that have no edge begins; null where there is none. */
+  apart: number | null;
+  /** True where the lines only show the order of nodes of which no edge is known. */
+  ordered: boolean;
+}
+
+export interface Size {
+  width: number;
+  height: number;
+}
+
+/** A graph is made no smaller than this to fit; then it scrolls. */
+export const SMALLEST = 0.75;
+/** What of a graph is seen without scrolling. */
+export const TALLEST = 460;
+
+const GAP = 40;
+const ROW_GAP = 38;
+const BESIDE = 18;
+const MARGIN = 4;
+const CAPTION = 34;
+const TIP = 6;
+
+/** The scale at which a layout is shown in a room of this width. */
+export function scaleIn(layout: Size, room: number): number {
+  return Math.min(1, Math.max(SMALLEST, room / layout.width));
+}
+
+/** Lays out nodes of one size in a room that is `room` wide: as a row, in rows or as a column where they are a chain, and else in layers. */
+export function place(keys: readonly string[], edges: readonly EdgeRow[], size: Size, room: number): Layout {
+  const known = new Set(keys);
+  const between = edges.filter(({ source, target }) => source !== target && known.has(source) && known.has(target));
+  const linked = new Set(between.flatMap(({ source, target }) => [source, target]));
+  if (linked.size === 0) return chained(keys, size, room, true);
+  const within = keys.filter((key) => linked.has(key));
+  const chain = chainOf(within, between);
+  const layout = chain ? chained(chain, size, room, false) : layered(within, between, size, room);
+  return withApart(layout, keys.filter((key) => !linked.has(key)), size, room);
+}
+
+/** The keys in the order of their edges where these are one chain; null otherwise. */
+function chainOf(keys: readonly string[], edges: readonly EdgeRow[]): string[] | null {
+  const next = new Map(edges.map(({ source, target }) => [source, target]));
+  const targets = new Set(next.values());
+  if (edges.length !== keys.length - 1 || next.size !== edges.length || targets.size !== edges.length) return null;
+  const chain: string[] = [];
+  for (let key = keys.find((each) => !targets.has(each)); key !== undefined && chain.length < keys.length; key = next.get(key)) chain.push(key);
+  return chain.length === keys.length ? chain : null;
+}
+
+function chained(keys: readonly string[], size: Size, room: number, ordered: boolean): Layout {
+  const fit = (scale: number) => Math.floor((room / scale - 2 * MARGIN + GAP) / (size.width + GAP));
+  const most = keys.length <= fit(SMALLEST) ? keys.length : fit(1);
+  // Two beside each other are read as a table; below that a column is clearer.
+  const rows = Math.ceil(keys.length / (most < 3 ? 1 : most));
+  const columns = most < 3 && keys.length > most ? 1 : Math.ceil(keys.length / rows);
+  const places = new Map<string, Point>();
+  for (const [index, key] of keys.entries()) {
+    places.set(key, {
+      x: MARGIN + size.width / 2 + (index % columns) * (size.width + GAP),
+      y: MARGIN + size.height / 2 + Math.floor(index / columns) * (size.height + ROW_GAP),
+    });
+  }
+  const lines = keys.slice(1).map((target, index) => {
+    const source = keys[index] ?? "";
+    return { source, target, ...chainLine(places.get(source) ?? { x: 0, y: 0 }, places.get(target) ?? { x: 0, y: 0 }, size) };
+  });
+  const height = Math.ceil(keys.length / columns) * (size.height + ROW_GAP) - ROW_GAP + 2 * MARGIN;
+  return { width: columns * (size.width + GAP) - GAP + 2 * MARGIN, height, places, lines, apart: null, ordered };
+}
+
+/** From a node to the next: to the right, straight down, or down and back to the begin of the next row. */
+function chainLine(from: Point, to: Point, { width, height }: Size): { path: string; head: string } {
+  if (from.y === to.y) {
+    const [start, end] = [from.x + width / 2, to.x - width / 2];
+    return { path: `M${start} ${from.y}H${end - TIP}`, head: tip({ x: end, y: to.y }, { x: 1, y: 0 }) };
+  }
+  const [start, end] = [from.y + height / 2, to.y - height / 2];
+  const head = tip({ x: to.x, y: end }, { x: 0, y: 1 });
+  if (from.x === to.x) return { path: `M${from.x} ${start}V${end - TIP}`, head };
+  const middle = (start + end) / 2;
+  const r = 8;
+  return { path: `M${from.x} ${start}V${middle - r}q0 ${r} ${-r} ${r}H${to.x + r}q${-r} 0 ${-r} ${r}V${end - TIP}`, head };
+}
+
+function layered(keys: readonly string[], edges: readonly EdgeRow[], size: Size, room: number): Layout {
+  const across = inLayers(keys, edges, size, "LR");
+  const down = inLayers(keys, edges, size, "TB");
+  // Whichever has less to scroll; across where both fit, since names are read that way.
+  const beyond = (layout: Layout) => {
+    const scale = scaleIn(layout, room);
+    return Math.max(0, layout.width * scale - room) + Math.max(0, layout.height * scale - TALLEST);
+  };
+  return beyond(down) < beyond(across) ? down : across;
+}
+
+function inLayers(keys: readonly string[], edges: readonly EdgeRow[], size: Size, rankdir: "LR" | "TB"): Layout {
+  const graph = new Graph();
+  graph.setGraph({ rankdir, nodesep: BESIDE, edgesep: 12, ranksep: rankdir === "LR" ? GAP : ROW_GAP, marginx: MARGIN, marginy: MARGIN });
+  graph.setDefaultEdgeLabel(() => ({}));
+  // Keys are arbitrary text; the library is given numbers.
+  const ids = new Map(keys.map((key, index) => [key, `n${index}`]));
+  for (const id of ids.values()) graph.setNode(id, { ...size });
+  for (const { source, target } of edges) graph.setEdge(ids.get(source) ?? "", ids.get(target) ?? "");
+  layOut(graph);
+  const places = new Map<string, Point>();
+  for (const [key, id] of ids) {
+    const { x, y } = graph.node(id) as Point;
+    places.set(key, { x, y });
+  }
+  const seen = new Set<string>();
+  const lines: Line[] = [];
+  for (const { source, target } of edges) {
+    const pair = `${ids.get(source)} ${ids.get(target)}`;
+    if (seen.has(pair)) continue;
+    seen.add(pair);
+    const { points } = graph.edge(ids.get(source) ?? "", ids.get(target) ?? "") as { points: Point[] };
+    lines.push({ source, target, ...curve(points) });
+  }
+  const { width = 0, height = 0 } = graph.graph() as Partial<Size>;
+  return { width, height, places, lines, apart: null, ordered: false };
+}
+
+/** A line through the points, bent softly, that ends in an arrow. */
+function curve(points: readonly Point[]): { path: string; head: string } {
+  const last = points.at(-1) ?? { x: 0, y: 0 };
+  const before = points.at(-2) ?? last;
+  const far = Math.hypot(last.x - before.x, last.y - before.y) || 1;
+  const towards = { x: (last.x - before.x) / far, y: (last.y - before.y) / far };
+  const end = { x: last.x - towards.x * TIP, y: last.y - towards.y * TIP };
+  const all = [...points.slice(0, -1), end];
+  let path = `M${at(all[0] ?? end)}`;
+  for (let index = 1; index < all.length - 1; index += 1) {
+    const here = all[index] ?? end;
+    const next = all[index + 1] ?? end;
+    const through = index === all.length - 2 ? next : { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
+    path += `Q${at(here)} ${at(through)}`;
+  }
+  if (all.length <= 2) path += `L${at(end)}`;
+  return { path, head: tip(last, towards) };
+}
+
+function at({ x, y }: Point): string {
+  return `${x.toFixed(1)} ${y.toFixed(1)}`;
+}
+
+function tip(end: Point, towards: Point): string {
+  const back = { x: end.x - towards.x * TIP * 1.4, y: end.y - towards.y * TIP * 1.4 };
+  const side = { x: -towards.y * TIP * 0.65, y: towards.x * TIP * 0.65 };
+  return `M${at(end)}L${at({ x: back.x + side.x, y: back.y + side.y })}L${at({ x: back.x - side.x, y: back.y - side.y })}z`;
+}
+
+/** Adds the nodes that no edge names below the others. */
+function withApart(layout: Layout, keys: readonly string[], size: Size, room: number): Layout {
+  if (keys.length === 0) return layout;
+  const wide = Math.max(layout.width, Math.min(room / scaleIn(layout, room), room));
+  const columns = Math.min(keys.length, Math.max(1, Math.floor((wide - 2 * MARGIN + BESIDE) / (size.width + BESIDE))));
+  const places = new Map(layout.places);
+  for (const [index, key] of keys.entries()) {
+    places.set(key, {
+      x: MARGIN + size.width / 2 + (index % columns) * (size.width + BESIDE),
+      y: layout.height + CAPTION + size.height / 2 + Math.floor(index / columns) * (size.height + BESIDE),
+    });
+  }
+  const rows = Math.ceil(keys.length / columns);
+  return {
+    ...layout,
+    width: Math.max(layout.width, columns * (size.width + BESIDE) - BESIDE + 2 * MARGIN),
+    height: layout.height + CAPTION + rows * (size.height + BESIDE) - BESIDE + MARGIN,
+    places,
+    apart: layout.height,
+  };
+}
