@@ -102,7 +102,7 @@ function Detail({ detail, last, cursor, step }: Props): JSX.Element {
       <Window detail={detail} last={last} cursor={cursor} />
       <Figures detail={detail} />
 
-      <section aria-label="Graph of the flow">
+      <section class="flow-graph" aria-label="Graph of the flow">
         <Graph nodes={nodes.map((node) => graphNode(node, shown.runs))} edges={detail.edges} selected={step} onSelect={select} />
         {chosen && <Chosen node={chosen} of={shown.runs} />}
       </section>
@@ -219,13 +219,13 @@ function Figures({ detail }: { detail: FlowDetail }): JSX.Element {
 function Chosen({ node, of }: { node: FlowNode; of: number }): JSX.Element {
   return (
     <div class="chosen-step sheet" role="status">
-      <h3>
+      <strong>
         <Id text={node.label} />{" "}
         <span class="key">
           <Id text={node.stepKey} />
         </span>{" "}
         {node.discovered && <span class="tag">discovered</span>}
-      </h3>
+      </strong>
       {node.reported ? (
         <>
           <Counts counts={{ ...node.counts, stuck: node.stuck } as Partial<Record<Look, number>>} />

@@ -1,0 +1,102 @@
+"""What is live: bursts, a tab that is hidden, a server that goes away and comes back."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+from support.browser import Visit, events_of, send
+from support.collector import free_port
+from support.served import Client, Served, start, until
+
+GOOD = dict.fromkeys(("validate-cart", "charge-card", "create-order", "send-receipt"), "success")
+Open = Callable[..., Visit]
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Callable[[], Served]]:
+    """Starts the server as a process, each time on the same port with the same database."""
+    port = str(free_port())
+    started: list[Served] = []
+
+    def begin() -> Served:
+        started.append(start(tmp_path / "server", "--port", port))
+        return started[-1]
+
+    yield begin
+    for served in started:
+        served.end()
+
+
+def reads(tab: Page) -> list[str]:
+    """Keeps the reads of the API that the tab makes from now on."""
+    made: list[str] = []
+    tab.on("request", lambda request: made.append(request.url) if "/api/" in request.url else None)
+    return made
+
+
+@pytest.mark.parametrize("path", ["/", "/runs", "/flow?flow=checkout"])
+def test_a_burst_of_changes_is_read_a_few_times_and_ends_in_what_is(visit: Open, api: Client, path: str) -> None:
+    send(api, *events_of("checkout", "first", GOOD))
+    tab = visit().open(path)
+    tab.locator(".live-mark.is-live").wait_for()
+    made = reads(tab)
+    for n in range(100):
+        send(api, *events_of("checkout", f"r{n:03}", GOOD, ago=50 - n / 4))
+    shown = {"/": ".card dd a", "/runs": ".runs tbody th .id", "/flow?flow=checkout": ".figures dd"}[path]
+    wanted = "r099" if path == "/runs" else "101"
+    expect(tab.locator(shown, has_text=wanted).first).to_be_visible()
+    assert len(made) < 30, "400 changes of 100 runs"
+
+
+def test_a_hidden_tab_asks_nothing_and_shows_what_is_when_it_is_seen_again(visit: Open, api: Client) -> None:
+    send(api, *events_of("checkout", "r1", {"validate-cart": "running"}, ago=1))
+    tab = visit().open("/runs")
+    tab.locator(".live-mark.is-live").wait_for()
+    hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')); }"
+    tab.evaluate(hide, True)
+    made = reads(tab)
+    send(api, *events_of("checkout", "r2", GOOD, ago=0.1))
+    # What would be read is read within half a second of its arrival; the clock's own reads come every five.
+    tab.wait_for_timeout(1500)
+    assert made == []
+    tab.evaluate(hide, False)
+    expect(tab.locator(".runs tbody th .id").first).to_have_text("r2")
+
+
+def test_while_the_server_is_away_the_page_says_so_and_goes_on_by_itself_when_it_is_back(
+    browser: object, servers: Callable[[], Served]
+) -> None:
+    server = servers()
+    send(server, *events_of("checkout", "before", GOOD))
+    here = Visit(browser, server.url)  # type: ignore[arg-type]
+    try:
+        tab = here.open("/runs")
+        tab.locator(".live-mark.is-live").wait_for()
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL
+        expect(tab.locator(".live-mark")).to_have_text("live paused")
+        expect(tab.locator(".runs tbody th .id")).to_have_text(["before"])
+        again = servers()
+        send(again, *events_of("checkout", "after", GOOD, ago=1))
+        expect(tab.locator(".live-mark")).to_have_text("live", timeout=10_000)
+        expect(tab.locator(".runs tbody th .id")).to_have_text(["after", "before"])
+    finally:
+        here.close()
+
+
+def test_what_was_read_before_the_server_went_away_stays_with_its_time(browser: object, servers: Callable[[], Served]) -> None:
+    server = servers()
+    send(server, *events_of("checkout", "before", {"validate-cart": "running"}, ago=1))
+    here = Visit(browser, server.url)  # type: ignore[arg-type]
+    try:
+        tab = here.open("/runs")
+        until(lambda: tab.locator(".runs tbody tr").count())
+        server.stop()
+        # A run that runs is read again by the clock, and cannot be.
+        expect(tab.get_by_text("Data as of")).to_be_visible(timeout=15_000)
+        expect(tab.locator(".runs tbody th .id")).to_have_text(["before"])
+    finally:
+        here.close()
