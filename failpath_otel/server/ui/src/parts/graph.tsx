@@ -69,7 +69,7 @@ export function Graph({ nodes, edges, selected = null, onSelect, rows = 2, width
         </g>
         {layout.apart !== null && (
           <text class="graph-caption" x={4} y={layout.apart + 22}>
-            without an order
+            steps without edges
           </text>
         )}
         {nodes.map((node, index) => (

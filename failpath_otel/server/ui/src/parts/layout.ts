@@ -131,6 +131,8 @@ function inLayers(keys: readonly string[], edges: readonly EdgeRow[], size: Size
     const { x, y } = graph.node(id) as Point;
     places.set(key, { x, y });
   }
+  const across = rankdir === "LR";
+  const columns = [...new Set([...places.values()].map(({ x, y }) => (across ? x : y)))];
   const seen = new Set<string>();
   const lines: Line[] = [];
   for (const { source, target } of edges) {
@@ -138,29 +140,41 @@ function inLayers(keys: readonly string[], edges: readonly EdgeRow[], size: Size
     if (seen.has(pair)) continue;
     seen.add(pair);
     const { points } = graph.edge(ids.get(source) ?? "", ids.get(target) ?? "") as { points: Point[] };
-    lines.push({ source, target, ...curve(points) });
+    const [from, to] = [places.get(source) ?? { x: 0, y: 0 }, places.get(target) ?? { x: 0, y: 0 }];
+    lines.push({ source, target, ...curve(points, from, to, columns, size, across) });
   }
   const { width = 0, height = 0 } = graph.graph() as Partial<Size>;
   return { width, height, places, lines, apart: null, ordered: false };
 }
 
-/** A line through the points, bent softly, that ends in an arrow. */
-function curve(points: readonly Point[]): { path: string; head: string } {
-  const last = points.at(-1) ?? { x: 0, y: 0 };
-  const before = points.at(-2) ?? last;
-  const far = Math.hypot(last.x - before.x, last.y - before.y) || 1;
-  const towards = { x: (last.x - before.x) / far, y: (last.y - before.y) / far };
-  const end = { x: last.x - towards.x * TIP, y: last.y - towards.y * TIP };
-  const all = [...points.slice(0, -1), end];
-  let path = `M${at(all[0] ?? end)}`;
-  for (let index = 1; index < all.length - 1; index += 1) {
-    const here = all[index] ?? end;
-    const next = all[index + 1] ?? end;
-    const through = index === all.length - 2 ? next : { x: (here.x + next.x) / 2, y: (here.y + next.y) / 2 };
-    path += `Q${at(here)} ${at(through)}`;
+/** From the side of one node to the side of the next: bent only between layers, and straight past the nodes of a layer. */
+function curve(points: readonly Point[], source: Point, target: Point, columns: readonly number[], size: Size, across: boolean): { path: string; head: string } {
+  // Told as if layers followed each other to the right; turned where they follow each other downwards.
+  const turn = ({ x, y }: Point): Point => (across ? { x, y } : { x: y, y: x });
+  const half = (across ? size.width : size.height) / 2;
+  const [from, to] = [turn(source), turn(target)];
+  if (to.x <= from.x) return backwards(from, to, across ? size.height / 2 : size.width / 2, turn);
+  const end = { x: to.x - half, y: to.y };
+  const stops: Point[] = [{ x: from.x + half, y: from.y }];
+  for (const point of points.slice(1, -1).map(turn)) {
+    if (columns.some((column) => Math.abs(column - point.x) < 1)) stops.push({ x: point.x - half, y: point.y }, { x: point.x + half, y: point.y });
   }
-  if (all.length <= 2) path += `L${at(end)}`;
-  return { path, head: tip(last, towards) };
+  stops.push({ x: end.x - TIP, y: end.y });
+  let path = `M${at(turn(stops[0] ?? end))}`;
+  for (const [index, stop] of stops.slice(1).entries()) {
+    const before = stops[index] ?? stop;
+    const middle = (before.x + stop.x) / 2;
+    path += before.y === stop.y ? `L${at(turn(stop))}` : `C${at(turn({ x: middle, y: before.y }))} ${at(turn({ x: middle, y: stop.y }))} ${at(turn(stop))}`;
+  }
+  return { path, head: tip(turn(end), turn({ x: 1, y: 0 })) };
+}
+
+/** An edge of a cycle, which leads back: around the foot of the nodes. */
+function backwards(from: Point, to: Point, half: number, turn: (point: Point) => Point): { path: string; head: string } {
+  const [start, end] = [from.y + half, to.y + half];
+  const below = Math.max(start, end) + ROW_GAP / 2;
+  const path = `M${at(turn({ x: from.x, y: start }))}C${at(turn({ x: from.x, y: below }))} ${at(turn({ x: to.x, y: below }))} ${at(turn({ x: to.x, y: end + TIP }))}`;
+  return { path, head: tip(turn({ x: to.x, y: end }), turn({ x: 0, y: -1 })) };
 }
 
 function at({ x, y }: Point): string {
