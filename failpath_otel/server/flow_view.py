@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from failpath_otel.flows import Flow
 from failpath_otel.server import rows
 from failpath_otel.server.cursor import Cursor, encode_cursor
+from failpath_otel.server.error_groups import error_groups
 from failpath_otel.server.histogram import Histogram
 from failpath_otel.server.run_rows import Moment, grid_run
 from failpath_otel.server.search import Place, RunFilter, find_places, load_runs
@@ -44,6 +45,10 @@ def flow_detail(
     moment.learn(connection, stored)
     runs = [grid_run(run, keys, moment) for run in stored]
     durations = {} if flow_id is None else duration_histograms(connection, flow_id)
+    errors: list[rows.ErrorGroup] = []
+    other_errors = 0
+    if flow_id is not None:
+        errors, other_errors = error_groups(connection, flow_id, seen, {node.step_key: node.label for node in nodes})
     return rows.FlowDetail(
         slug=flow.slug,
         name=flow.name,
@@ -59,8 +64,8 @@ def flow_detail(
             next_cursor=encode_cursor(Cursor(found[last - 1])) if len(found) > last else None,
         ),
         runs=runs,
-        errors=[],
-        other_errors=0,
+        errors=errors,
+        other_errors=other_errors,
     )
 
 

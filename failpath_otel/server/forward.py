@@ -92,7 +92,7 @@ class Forward:
             Overloaded: Too many events wait; these were not taken.
             UpstreamUnavailable: Upstream does not take events now, or did not take these in time.
         """
-        unique = list({event.event_id: event for event in reversed(events)}.values())
+        unique = list({(event.flow_key, event.run_id, event.event_id): event for event in reversed(events)}.values())
         if not unique:
             return Receipt(0, 0)
         unique.reverse()

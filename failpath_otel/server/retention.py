@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import msgspec
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from failpath_otel.server import tables
 from failpath_otel.server.derive import Standing
-from failpath_otel.server.fold import SUCCESS
+from failpath_otel.server.error_groups import Failure, subtract_failures
+from failpath_otel.server.fold import ERROR, SUCCESS, SUMMARY_CHARS
 from failpath_otel.server.projection import Projection
 from failpath_otel.server.recent import RunKey
 from failpath_otel.server.store import Store
@@ -183,9 +184,10 @@ class Sweeper:
     def _delete_events(self, doomed: list[int]) -> None:
         """Deletes some events of runs that are gone already, and takes their durations out of the statistics."""
         events = tables.events
-        columns = (events.c.id, events.c.step_id, events.c.status, events.c.time_us, events.c.started_us)
+        message = func.substr(events.c.error_message, 1, SUMMARY_CHARS).label("message")
+        columns = (events.c.id, events.c.step_id, events.c.status, events.c.time_us, events.c.started_us, events.c.error_name)
         with self._store.write() as connection, connection.begin():
-            query = select(*columns).where(events.c.run_id.in_(doomed)).limit(_EVENTS)
+            query = select(*columns, message).where(events.c.run_id.in_(doomed)).limit(_EVENTS)
             found = list(tables.fetch(connection, query))
             tally = Tally()
             for event in found:
@@ -194,6 +196,7 @@ class Sweeper:
             if found:
                 connection.execute(delete(events).where(events.c.id.in_([event.id for event in found])))
                 tally.write(connection)
+                subtract_failures(connection, _failures(connection, found))
             left = doomed if len(found) == _EVENTS else []
             if not left:
                 _write_doomed(connection, left)
@@ -208,6 +211,23 @@ def _runs() -> Any:
     runs, flows = tables.runs, tables.flows
     columns = (runs.c.id, runs.c.flow_id, runs.c.run_key, runs.c.stands, runs.c.started_us, runs.c.ended_us)
     return select(*columns, runs.c.last_arrival_us, flows.c.slug).select_from(runs.join(flows, flows.c.id == runs.c.flow_id))
+
+
+def _failures(connection: Connection, events: Iterable[tables.Found]) -> dict[int, list[Failure]]:
+    """The error events among these, by the ids of their flows."""
+    failed = [event for event in events if event.status == ERROR]
+    steps = tables.steps
+    told = {
+        row.id: row
+        for some in tables.chunks({event.step_id for event in failed})
+        for row in tables.fetch(connection, select(steps).where(steps.c.id.in_(some)))
+    }
+    by_flow: dict[int, list[Failure]] = {}
+    for event in failed:
+        step = told[event.step_id]
+        failure = Failure(step.id, step.step_key, "", event.error_name or "Error", event.message or "", event.time_us)
+        by_flow.setdefault(step.flow_id, []).append(failure)
+    return by_flow
 
 
 def _read_doomed(connection: Connection) -> list[int]:

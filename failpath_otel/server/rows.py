@@ -196,7 +196,7 @@ class GridRun(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class ErrorGroup(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Failures of one step that are alike: same error name, and the same message but for numbers, ids and quoted text.
 
-    ``message`` is the newest one, shortened to 500 characters. ``count`` is of the failed attempts that are kept.
+    ``message`` is the newest one, shortened to 500 characters. ``count`` is of the failures that are kept.
     """
 
     fingerprint: str
@@ -213,8 +213,8 @@ class ErrorGroup(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 class FlowDetail(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A flow, how a window of its runs went step by step, and its failures by kind.
 
-    ``runs`` are newest first. ``errors`` are the groups that were seen last, at most 50; ``other_errors`` counts the failed
-    attempts of all others.
+    ``runs`` are newest first. ``errors`` are the groups that were seen last, at most 50; ``other_errors`` counts the
+    failures in all others.
     """
 
     slug: str

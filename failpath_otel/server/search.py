@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -52,17 +51,10 @@ def find_places(connection: Connection, wanted: RunFilter, limit: int, now_us: i
 def load_runs(connection: Connection, places: Sequence[Place]) -> list[Found]:
     """The rows of these runs, in their order."""
     rows: dict[int, Found] = {}
-    for some in chunks((place[1] for place in places), _LOADED):
+    for some in tables.chunks((place[1] for place in places), _LOADED):
         query = select(tables.runs).where(tables.runs.c.id.in_(some))
         rows.update((row.id, row) for row in tables.fetch(connection, query))
     return [rows[place[1]] for place in places]
-
-
-def chunks(values: Iterable[int], size: int) -> Iterable[list[int]]:
-    """The values in lists of at most ``size``."""
-    rest = iter(values)
-    while chunk := list(islice(rest, size)):
-        yield chunk
 
 
 def _part(wanted: RunFilter, stands: Standing, recent: bool | None, now_us: int) -> Any:

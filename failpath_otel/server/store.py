@@ -7,12 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, inspect, make_url, select, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, insert, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.server import tables
+from failpath_otel.server.migration import migrate, version_of
 
 BUSY_TIMEOUT_MILLIS: Final = 2_000
 """How long a write waits for another process that holds the database before it is given up for now."""
@@ -35,7 +36,7 @@ class Store:
 
     @classmethod
     def open(cls, db: str | Path) -> Store:
-        """Opens a database, and makes it and its folder where it is not there yet.
+        """Opens a database, makes it and its folder where it is not there yet, and brings it to today's schema.
 
         Args:
             db: A path, or a database URL such as ``postgresql://user@host/name``.
@@ -128,8 +129,7 @@ class Store:
         else:
             self._lock_postgres(name)
         with self.write() as connection, connection.begin():
-            found = inspect(connection).has_table(tables.meta.name)
-            version = _version(connection) if found else None
+            version = version_of(connection)
             if version is not None and version > tables.SCHEMA_VERSION:
                 raise ConfigError(
                     f"database {name} has schema version {version}, this failpath-otel knows up to {tables.SCHEMA_VERSION}: "
@@ -138,6 +138,7 @@ class Store:
             if version is None:
                 tables.metadata.create_all(connection)
                 connection.execute(insert(tables.meta).values(key="schema", value=str(tables.SCHEMA_VERSION)))
+        migrate(self.write, name)
 
     def _make_durable(self) -> None:
         # Both stay with the file, and neither can be set within a transaction.
@@ -160,11 +161,6 @@ class Store:
             self._advisory.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _POSTGRES_LOCK})
         except OperationalError as error:
             raise ConfigError(_taken(name)) from error
-
-
-def _version(connection: Connection) -> int | None:
-    value = connection.execute(select(tables.meta.c.value).where(tables.meta.c.key == "schema")).scalar()
-    return None if value is None else int(value)
 
 
 def _taken(name: str) -> str:

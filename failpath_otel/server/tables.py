@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from itertools import chain
-from typing import Any, Final, cast
+from itertools import chain, islice
+from typing import Any, Final, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -27,11 +27,13 @@ from sqlalchemy import (
 
 from failpath_otel.server.derive import Standing
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 metadata: Final = MetaData()
 # SQLite makes an alias of its row number only of a column that is declared INTEGER.
 _Id = Integer().with_variant(BigInteger(), "postgresql")
+# PostgreSQL compares text by the rules of a language unless told otherwise; then no index gives what begins with a text.
+_Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 meta: Final = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
 
@@ -58,7 +60,7 @@ runs: Final = Table(
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False),
     Column("flow_id", _Id, nullable=False),
-    Column("run_key", Text, nullable=False),
+    Column("run_key", _Key, nullable=False),
     Column("stands", SmallInteger, nullable=False),
     Column("started_us", BigInteger, nullable=False),
     Column("ended_us", BigInteger),
@@ -83,8 +85,8 @@ events: Final = Table(
     "events",
     metadata,
     Column("id", _Id, primary_key=True, autoincrement=False),  # the order of arrival
-    Column("event_id", Text, nullable=False, unique=True),
-    Column("run_id", _Id, nullable=False, index=True),
+    Column("event_id", Text, nullable=False),
+    Column("run_id", _Id, nullable=False),
     Column("step_id", _Id, nullable=False),
     Column("status", SmallInteger, nullable=False),
     Column("time_us", BigInteger, nullable=False),
@@ -97,6 +99,24 @@ events: Final = Table(
     Column("error_message", Text),
     Column("error_stack", Text),
     Column("metadata", Text),  # JSON
+    # An event is known by its id within its run. Runs that have news are mostly the newest, so their part of this index is its
+    # end; an index of event ids alone would be written to all over, which is slow once it is larger than the cache.
+    Index("events_by_run", "run_id", "event_id", unique=True),
+)
+
+# Failures by kind (`error_groups`). An empty fingerprint stands for all that have no row of their own any more.
+errors: Final = Table(
+    "errors",
+    metadata,
+    Column("flow_id", _Id, primary_key=True, autoincrement=False),
+    Column("fingerprint", Text, primary_key=True),
+    Column("step_id", _Id, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("message", Text, nullable=False),  # the newest
+    Column("n", BigInteger, nullable=False),
+    Column("first_us", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+    Column("last_run", Text, nullable=False),  # its run_key
 )
 
 # How many attempts of a step, runs of a flow took how long (`histogram`), and how many runs of a flow stand how.
@@ -136,6 +156,8 @@ def fetch(connection: Connection, query: Any) -> Iterable[Found]:
 
 # Drivers with an older SQLite take fewer; PostgreSQL takes twice as many.
 MAX_PARAMETERS: Final = 32_766 if sqlite3.sqlite_version_info >= (3, 32) else 999
+IN_VALUES: Final = MAX_PARAMETERS // 8
+"""Values within one IN (…)."""
 # Few sizes, so that the driver finds its prepared statements again, and each at most three times for any number of rows.
 _SIZES: Final = (1024, 256, 64, 16, 4, 1)
 
@@ -190,6 +212,16 @@ class Lookup:
         # The driver's own rows: SQLAlchemy's wrapping is dearer than the search.
         cursor: Any = connection.exec_driver_sql(sql, (*parameters, *values)).cursor
         return cast("list[Row]", cursor.fetchall())
+
+
+_T = TypeVar("_T")
+
+
+def chunks(values: Iterable[_T], size: int = IN_VALUES) -> Iterable[list[_T]]:
+    """The values in lists of at most ``size``."""
+    rest = iter(values)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
 def _mark(connection: Connection) -> str:

@@ -7,8 +7,7 @@ insert; that holds because a database has one writer (`store.Store.open` sees to
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, func, select, update
@@ -17,7 +16,8 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.server import tables
 from failpath_otel.server.declarations import Declarations
 from failpath_otel.server.derive import Standing
-from failpath_otel.server.fold import RANK, SUCCESS, SUMMARY_CHARS, Fact, fact_of
+from failpath_otel.server.error_groups import ErrorTally, Failure
+from failpath_otel.server.fold import ERROR, RANK, SUCCESS, SUMMARY_CHARS, Fact, fact_of
 from failpath_otel.server.names import Names
 from failpath_otel.server.projection import Projection, project
 from failpath_otel.server.recent import KnownRun, RecentRuns, RunKey
@@ -25,10 +25,7 @@ from failpath_otel.server.store import Store
 from failpath_otel.server.taking import Receipt
 from failpath_otel.server.tally import Tally
 
-_T = TypeVar("_T")
-
-_IN: Final = tables.MAX_PARAMETERS // 8  # values within one IN (…)
-_EVENTS: Final = tables.Bulk(tables.events, on_conflict="(event_id) DO NOTHING")
+_EVENTS: Final = tables.Bulk(tables.events, on_conflict="(run_id, event_id) DO NOTHING")
 _RUNS: Final = tables.Bulk(tables.runs, on_conflict=tables.replaced(tables.runs, "flow_id", "run_key"))
 _FIND_RUNS: Final = tables.Lookup(
     "SELECT run_key, id, stands, started_us, ended_us FROM runs WHERE flow_id = {} AND run_key IN {}"
@@ -116,21 +113,20 @@ class Writer:
 
     def _sort_out(self, submissions: Sequence[Sequence[StepEvent]]) -> tuple[list[int], dict[RunKey, list[_New]], int]:
         """How many each submission offers, the distinct events by run, and how many these are."""
-        seen: set[str] = set()
-        by_run: dict[RunKey, list[_New]] = {}
+        by_run: dict[RunKey, dict[str, _New]] = {}
         next_id = self._last_event
         for number, events in enumerate(submissions):
             for event in events:
-                if event.event_id in seen:
-                    continue
-                seen.add(event.event_id)
-                next_id += 1
                 key = (event.flow_key, event.run_id)
                 group = by_run.get(key)
                 if group is None:
-                    by_run[key] = group = []
-                group.append(_New(next_id, number, event))
-        return [len(events) for events in submissions], by_run, len(seen)
+                    by_run[key] = group = {}
+                elif event.event_id in group:
+                    continue
+                next_id += 1
+                group[event.event_id] = _New(next_id, number, event)
+        offered = [len(events) for events in submissions]
+        return offered, {key: list(group.values()) for key, group in by_run.items()}, next_id - self._last_event
 
     def _find_runs(self, connection: Connection, names: Names, keys: Iterable[RunKey]) -> dict[RunKey, KnownRun]:
         found: dict[RunKey, KnownRun] = {}
@@ -174,6 +170,7 @@ class Writer:
     ) -> list[RunKey]:
         arrival_us = self._clock_us()
         tally = Tally()
+        failures = ErrorTally()
         rows: list[tables.Row] = []
         for key, news in new.items():
             run = runs[key]
@@ -182,6 +179,8 @@ class Writer:
                 fact = fact_of(item.event)
                 facts.append(fact)
                 names.report(run.flow_id, fact.step_key, item.step_id)
+                if fact.status == ERROR:
+                    failures.add(run.flow_id, _failure(item, key[1], fact))
                 if fact.started_us is not None and fact.status >= SUCCESS and fact.started_us < fact.time_us:
                     tally.attempt(item.step_id, fact.time_us - fact.started_us)
             run.add(facts)
@@ -192,6 +191,7 @@ class Writer:
             self._recent.keep(key, run, len(facts))
         _RUNS.insert(connection, rows)
         tally.write(connection)
+        failures.write(connection)
         return list(new)
 
     def rejudge(self, most: int = 500) -> bool:
@@ -255,6 +255,11 @@ def _event_row(item: _New, run_id: int) -> tables.Row:
     )
 
 
+def _failure(item: _New, run_key: str, fact: Fact) -> Failure:
+    name, message = fact.error_name or "Error", fact.error_message or ""
+    return Failure(item.step_id, fact.step_key, run_key, name, message, fact.time_us)
+
+
 def _run_row(run_id: int, flow_id: int, run_key: str, projection: Projection, arrival_us: int) -> tables.Row:
     error = projection.first_error
     return (
@@ -277,12 +282,12 @@ def _read_runs(connection: Connection, names: Names, flow_id: int, run_keys: Seq
     """Stored runs with their facts."""
     found: dict[str, KnownRun] = {}
     by_id: dict[int, KnownRun] = {}
-    for some in _chunks(run_keys):
+    for some in tables.chunks(run_keys):
         for run_key, run_id, stands, started_us, ended_us in _FIND_RUNS.fetch(connection, (flow_id,), some):
             # Only what the tally compares is needed of the old projection.
             before = Projection(Standing(stands), started_us, ended_us, {}, {}, None)
             found[run_key] = by_id[run_id] = KnownRun(run_id, flow_id, before)
-    for some_ids in _chunks(list(by_id)):
+    for some_ids in tables.chunks(list(by_id)):
         facts: dict[int, list[Fact]] = {}
         for run_id, fact in read_facts(connection, names, some_ids):
             facts.setdefault(run_id, []).append(fact)
@@ -299,9 +304,3 @@ def read_facts(connection: Connection, names: Names, run_ids: Sequence[int]) -> 
     query = select(*columns, events.c.span_id, events.c.error_name, summary).where(events.c.run_id.in_(run_ids))
     for run_id, event_id, step_id, *rest in tables.fetch(connection, query):
         yield run_id, Fact(event_id, names.step_key(step_id), *rest)
-
-
-def _chunks(values: Sequence[_T]) -> Iterable[list[_T]]:
-    rest = iter(values)
-    while chunk := list(islice(rest, _IN)):
-        yield chunk

@@ -58,13 +58,12 @@ def test_duplicates_are_known_after_a_restart(db):
     run(story())
 
 
-def test_the_first_arrival_of_an_event_id_wins_and_a_run_of_duplicates_only_never_existed(db, query):
+def test_the_first_arrival_of_an_event_id_wins_within_its_run_and_steps_that_only_duplicates_name_never_existed(db, query):
     async def story():
         async with house(db) as home:
             await home.tell(event("a", event_id="same"))
-            assert await home.tell(event("new-step", event_id="same", run="other", flow="other")) == (0, 1)
-            assert home.queries.run("other", "other") is None
-            assert [flow.slug for flow in home.queries.flows().flows] == ["checkout"]
+            assert await home.tell(event("new-step", event_id="same"), event("x", event_id="same", flow="x")) == (1, 1)
+            assert [node.step_key for node in home.queries.flows().flows[0].nodes] == ["a", "b", "c"]
             # What only duplicates named must not get in the way of what comes next, also after a restart.
             await home.tell(event("b", run="third", flow="third"))
         async with house(db) as home:
@@ -72,7 +71,20 @@ def test_the_first_arrival_of_an_event_id_wins_and_a_run_of_duplicates_only_neve
             assert [row.flow_key for row in home.queries.runs().runs if row.run_id == row.flow_key] == ["fourth", "third"]
 
     run(story())
-    assert query("SELECT count(*) FROM runs") == [(3,)]
+    assert query("SELECT count(*) FROM runs") == [(4,)]
+
+
+def test_one_event_id_in_several_runs_is_an_event_of_each(db):
+    async def story():
+        async with house(db) as home:
+            same = [event("a", event_id="same", run=f"r{number}") for number in range(3)]
+            assert await home.tell(*same, same[0], event("b", event_id="same", run="r1")) == (3, 2)
+            assert await home.tell(*same) == (0, 3)
+            assert [[one.event_id for one in home.queries.events("checkout", f"r{n}").events] for n in range(3)] == [
+                ["same"]
+            ] * 3
+
+    run(story())
 
 
 def test_arrival_order_cuts_and_restarts_do_not_change_what_is_known(db, query):
