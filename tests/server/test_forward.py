@@ -130,7 +130,7 @@ def test_an_event_that_comes_again_goes_on_again(bridge, sink, db):
 def test_one_event_id_in_two_runs_goes_on_for_each(bridge, sink):
     same = [event(run, eventId="same") for run in ("one", "other")]
     assert bridge.send_events(*same).json == {"accepted": 2, "duplicates": 0, "rejected": []}
-    assert {sent["runId"] for sent in sink.events} == {"one", "other"}
+    assert {sent["runId"] for request in sink.requests for sent in request.events} == {"one", "other"}
 
 
 def test_requests_that_come_together_go_on_together(bridge, sink, client_of):
