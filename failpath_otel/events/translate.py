@@ -17,7 +17,7 @@ from failpath_otel.events.metadata import render
 from failpath_otel.events.step import STATUSES, Status, StepError, StepEvent, event_id
 from failpath_otel.events.text import MAX_ID_CHARS, clip, clip_middle, scrub
 
-_IDENTITY = (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)
+IDENTITY = (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)
 _PREFIX_CHARS = len(semconv.METADATA_PREFIX)
 
 
@@ -61,7 +61,7 @@ class LogFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 def mentions_step(attributes: Mapping[str, Any]) -> bool:
     """True where at least one of the three identifying attributes is there."""
-    return any(name in attributes for name in _IDENTITY)
+    return any(name in attributes for name in IDENTITY)
 
 
 def identity(attributes: Mapping[str, Any]) -> Identity | None:
@@ -70,10 +70,10 @@ def identity(attributes: Mapping[str, Any]) -> Identity | None:
     Raises:
         EventError: An id is empty, no text, or longer than 512 characters.
     """
-    values = [attributes.get(name) for name in _IDENTITY]
+    values = [attributes.get(name) for name in IDENTITY]
     if None in values:
         return None
-    return Identity(*(_checked(name, value) for name, value in zip(_IDENTITY, values, strict=True)))
+    return Identity(*(_checked(name, value) for name, value in zip(IDENTITY, values, strict=True)))
 
 
 def span_started(step: Identity, facts: SpanFacts) -> StepEvent | None:

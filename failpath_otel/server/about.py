@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import Executor
+from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,24 +13,22 @@ from failpath_otel.server import openapi
 from failpath_otel.server.derive import QUIET_US
 from failpath_otel.server.intake_rows import AboutRow
 from failpath_otel.server.problem import Problem
-from failpath_otel.server.queries import Queries
 from failpath_otel.server.reads import answer
-from failpath_otel.server.settings import Settings
-from failpath_otel.server.taking import Taker
+from failpath_otel.server.services import Services
 from failpath_otel.version import VERSION
+
+_T = TypeVar("_T")
 
 
 class About:
     """One method a route."""
 
-    def __init__(self, taker: Taker, queries: Queries | None, pool: Executor, settings: Settings) -> None:
-        self._taker = taker
-        self._queries = queries
-        self._pool = pool
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._row = AboutRow(
             version=VERSION,
-            trace_url=settings.trace_url,
-            stuck_after_seconds=settings.stuck_after_seconds,
+            trace_url=services.settings.trace_url,
+            stuck_after_seconds=services.settings.stuck_after_seconds,
             quiet_seconds=QUIET_US / 1_000_000,
         )
 
@@ -39,7 +38,9 @@ class About:
 
     async def intake(self, _: Request) -> Response:
         """``GET /api/intake``."""
-        return answer(self._taker.intake())
+        counts = self._services.noticed.put_into(self._services.taker.intake())
+        kept = self._services.kept
+        return answer(counts if kept is None else await self._in_thread(lambda: kept.about_intake(counts)))
 
     async def healthz(self, _: Request) -> Response:
         """``GET /healthz``: 200 while events can be stored, or while there is no store.
@@ -47,12 +48,14 @@ class About:
         A server to which events go on is not asked: what a health check does, to start a server anew or to send its load to
         the next one, does not mend that. Senders are told by 503, people by ``/api/intake``.
         """
-        if self._queries is not None:
-            healthy = await asyncio.get_running_loop().run_in_executor(self._pool, self._queries.healthy)
-            if not healthy:
-                raise Problem.busy("Events cannot be stored now: the database cannot be written.", 1.0)
+        kept = self._services.kept
+        if kept is not None and not await self._in_thread(kept.queries.healthy):
+            raise Problem.busy("Events cannot be stored now: the database cannot be written.", 1.0)
         return answer(openapi.Health(status="ok"))
 
     async def description(self, _: Request) -> Response:
         """``GET /openapi.json``."""
         return answer(openapi.document())
+
+    async def _in_thread(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._services.readers, work)

@@ -17,6 +17,7 @@ from failpath_otel.server import otlp, page
 from failpath_otel.server.about import About
 from failpath_otel.server.intake import Endpoint, Intake
 from failpath_otel.server.lifetime import Lifetime
+from failpath_otel.server.noticed import Watch
 from failpath_otel.server.problem import Problem
 from failpath_otel.server.reads import NothingKept, Reads
 from failpath_otel.server.security import Guard
@@ -45,7 +46,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
 
     app = Starlette(
         routes=[*api_routes(services, lifetime), *page.routes()],
-        middleware=[Middleware(Guard, settings=settings)],
+        middleware=[Middleware(Watch, noticed=services.noticed), Middleware(Guard, settings=settings)],
         exception_handlers={Problem: _problem, HTTPException: _http_exception},
         lifespan=lifespan,
     )
@@ -55,8 +56,8 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
 
 def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
     """Every route of the API; `openapi.OPERATIONS` describes each."""
-    intake = Intake(services.taker, lifetime, services.decoders)
-    about = About(services.taker, services.kept.queries if services.kept else None, services.readers, services.settings)
+    intake = Intake(services.taker, services.noticed, lifetime, services.decoders)
+    about = About(services)
     return [
         Route("/v1/events", Endpoint(intake.events), methods=["POST"]),
         Route("/v1/traces", Endpoint(partial(intake.otlp, otlp.TRACES)), methods=["POST"]),

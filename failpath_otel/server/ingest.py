@@ -68,6 +68,7 @@ class Ingest:
     ) -> None:
         """``clock`` gives nanoseconds since the Unix epoch; ``max_waiting_events`` bounds the memory that waits."""
         self.changes: Final = changes or Changes(clock=clock)
+        self.flows: Final = flows
         self._max_waiting = max_waiting_events
         self._writer = Writer(store, Declarations(flows), lambda: clock() // 1000)
         self._sweeper = Sweeper(store, retention or Retention(), lambda: clock() // 1000, self._writer.forget_runs)
@@ -119,6 +120,11 @@ class Ingest:
     def intake(self) -> IntakeCounts:
         """What came in since the start."""
         return self._counts.row()
+
+    @property
+    def deleted_runs(self) -> int:
+        """How many runs were deleted since the start, because they were old."""
+        return self._sweeper.deleted_runs
 
     async def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Takes nothing more, commits what was taken within the timeout, and stops; what is left then is refused."""

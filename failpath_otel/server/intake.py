@@ -18,9 +18,11 @@ from failpath_otel.events.text import MAX_ID_CHARS, clip
 from failpath_otel.events.wire import decode_event, split_events
 from failpath_otel.server.body import Disconnected, check_commas, inflate, is_gzip, read_wire, too_large
 from failpath_otel.server.lifetime import Lifetime
+from failpath_otel.server.noticed import Noticed
 from failpath_otel.server.otlp import MEDIA_TYPES, Decoded, Signal
 from failpath_otel.server.problem import JSON, Problem, media_type
 from failpath_otel.server.receipts import Receipts, Rejected
+from failpath_otel.server.seen import seen_of
 from failpath_otel.server.taking import IntakeError, Receipt, Taker
 from failpath_otel.server.tolerant_json import repaired
 
@@ -40,8 +42,9 @@ class _AnyId(msgspec.Struct, rename="camel"):
 class Intake:
     """Reads a request's body within bounds, decodes it, and hands its events on."""
 
-    def __init__(self, taker: Taker, lifetime: Lifetime, pool: Executor) -> None:
+    def __init__(self, taker: Taker, noticed: Noticed, lifetime: Lifetime, pool: Executor) -> None:
         self._taker = taker
+        self._noticed = noticed
         self._lifetime = lifetime
         self._pool = pool
 
@@ -50,9 +53,11 @@ class Intake:
         if media_type(scope) != JSON:
             raise _unsupported(media_type(scope), JSON)
         events, rejected = await self._decoded(scope, receive, read_events)
+        seen_of(scope).items = len(events) + len(rejected)
         receipt = await self._submit(events)
         self._taker.count("rejected", len(rejected))
         rejected += (Rejected(event_id, reason) for event_id, reason in receipt.rejected.items())
+        self._noticed.rejected(one.reason for one in rejected)
         answer = Receipts(receipt.accepted, receipt.duplicates, rejected)
         return Response(msgspec.json.encode(answer), 202, media_type=JSON)
 
@@ -62,11 +67,16 @@ class Intake:
         if kind not in MEDIA_TYPES:
             raise _unsupported(kind, " or ".join(sorted(MEDIA_TYPES)))
         decoded: Decoded = await self._decoded(scope, receive, lambda body: signal.decode(body, kind))
+        incomplete = decoded.incomplete
+        seen_of(scope).items = len(decoded.events) + len(decoded.rejected) + decoded.unmapped + incomplete
         receipt = await self._submit(decoded.events)
+        rejected = [*decoded.rejected, *receipt.rejected.values()]
+        self._noticed.rejected(rejected)
+        self._noticed.incomplete(decoded.lacking)
         self._taker.count("rejected", len(decoded.rejected))
         self._taker.count("unmapped", decoded.unmapped)
-        self._taker.count("incomplete", decoded.incomplete)
-        return Response(signal.answer([*decoded.rejected, *receipt.rejected.values()], kind), 200, media_type=kind)
+        self._taker.count("incomplete", incomplete)
+        return Response(signal.answer(rejected, kind), 200, media_type=kind)
 
     async def _decoded(self, scope: Scope, receive: Receive, decode: Callable[[bytes], _T]) -> _T:
         compressed = is_gzip(scope)

@@ -5,6 +5,7 @@ Whatever the sender got wrong costs the item that is wrong and no other: it is c
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,7 +19,7 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.server import otlp_json, otlp_protobuf
 from failpath_otel.server.body import too_large
-from failpath_otel.server.otlp_item import Passed, Reading
+from failpath_otel.server.otlp_item import MAX_KINDS, Lacking, Passed, Reading
 from failpath_otel.server.problem import JSON, PROTOBUF
 
 MAX_ERROR_MESSAGE_BYTES: Final = 4096
@@ -27,18 +28,33 @@ MAX_ERROR_MESSAGE_BYTES: Final = 4096
 MAX_ITEMS: Final = 250_000
 """Of 16 MiB, so many smallest spans."""
 
+MAX_SERVICE_CHARS: Final = 200
+
 _Reader = Callable[[bytes, str | None], Reading]
 _Groups = Iterable[tuple[str | None, Iterable[bytes | EventError]]]
 
 
 @dataclass
 class Decoded:
-    """What a body held: events, the reasons of what was refused, and counts of what is in order but gives no event."""
+    """What a body held: events, the reasons of what was refused, and counts of what is in order but gives none."""
 
     events: list[StepEvent] = field(default_factory=list[StepEvent])
     rejected: list[str] = field(default_factory=list[str])
     unmapped: int = 0
-    incomplete: int = 0
+    lacking: Counter[Lacking] = field(default_factory=Counter[Lacking])
+
+    @property
+    def incomplete(self) -> int:
+        """How many items lack some of the attributes that name a step."""
+        return self.lacking.total()
+
+    def pass_over(self, passed: Passed, service: str | None) -> None:
+        """Counts an item that is in order but gives no event."""
+        if not passed.missing:
+            self.unmapped += 1
+            return
+        kind = (passed.missing, None if service is None else service[:MAX_SERVICE_CHARS])
+        self.lacking[kind if kind in self.lacking or len(self.lacking) < MAX_KINDS else (passed.missing, None)] += 1
 
 
 def decode_traces(body: bytes, media_type: str) -> Decoded:
@@ -111,10 +127,8 @@ def _read(groups: _Groups, read: _Reader) -> Decoded:
                 # No item, however strange, may cost its neighbours.
                 decoded.rejected.append(f"the item cannot be read: {type(error).__name__}")
             else:
-                if reading is Passed.FOREIGN:
-                    decoded.unmapped += 1
-                elif reading is Passed.INCOMPLETE:
-                    decoded.incomplete += 1
+                if isinstance(reading, Passed):
+                    decoded.pass_over(reading, service)
                 else:
                     decoded.events.append(reading)
     return decoded

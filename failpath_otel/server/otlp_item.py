@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import Any, Final
+
+import msgspec
 
 from failpath_otel.errors import EventError
 from failpath_otel.events import semconv
 from failpath_otel.events.step import StepEvent
-from failpath_otel.events.translate import Identity, identity, mentions_step
+from failpath_otel.events.translate import IDENTITY, Identity, identity, mentions_step
 
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
@@ -20,12 +21,24 @@ ERROR_CODE: Final = 2
 EXCEPTION_NAMES: Final = frozenset({semconv.EXCEPTION_TYPE, semconv.EXCEPTION_MESSAGE, semconv.EXCEPTION_STACKTRACE})
 
 
-class Passed(enum.Enum):
-    """Why an item that is in order gives no event."""
+MAX_KINDS: Final = 50
+"""Of what is told apart by what senders write."""
 
-    FOREIGN = "names no step"
-    INCOMPLETE = "carries some of failpath.flow.slug, failpath.run.id and failpath.step.key, but not all three"
+Lacking = tuple[tuple[str, ...], str | None]
+"""Which identifying attributes an item lacks, and the service that it came from."""
 
+
+class Passed(msgspec.Struct, frozen=True):
+    """An item that is in order and gives no event.
+
+    ``missing`` are those of the three identifying attributes that it lacks; empty where it has none of them.
+    """
+
+    missing: tuple[str, ...] = ()
+
+
+FOREIGN: Final = Passed()
+"""It names no step."""
 
 Reading = StepEvent | Passed
 
@@ -39,7 +52,8 @@ def step_of(attributes: Mapping[str, Any]) -> Identity | Passed:
     step = identity(attributes)
     if step is not None:
         return step
-    return Passed.INCOMPLETE if mentions_step(attributes) else Passed.FOREIGN
+    missing = tuple(name for name in IDENTITY if attributes.get(name) is None)
+    return Passed(missing) if mentions_step(attributes) else FOREIGN
 
 
 def matters(name: str) -> bool:

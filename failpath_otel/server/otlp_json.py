@@ -21,6 +21,7 @@ from failpath_otel.events.translate import LogFacts, SpanFacts, exception_of, lo
 from failpath_otel.server.body import check_commas
 from failpath_otel.server.otlp_item import (
     ERROR_CODE,
+    FOREIGN,
     SPAN_ID_BYTES,
     TRACE_ID_BYTES,
     Passed,
@@ -81,7 +82,7 @@ def read_span(raw: bytes, service: str | None) -> Reading:
     """
     # An escape could hide the name.
     if b"failpath." not in raw and b"\\u" not in raw:
-        return Passed.FOREIGN
+        return FOREIGN
     span = _object("span", _decoded(raw))
     attributes = _attributes(_list("attributes", span.get("attributes")))
     step = step_of(attributes)
@@ -111,11 +112,11 @@ def read_log(raw: bytes, service: str | None) -> Reading:
         EventError: The record breaks the contract.
     """
     if semconv.EVENT_NAME.encode() not in raw and b"\\u" not in raw:
-        return Passed.FOREIGN
+        return FOREIGN
     record = _object("log record", _decoded(raw))
     attributes = _attributes(_list("attributes", record.get("attributes")))
     if semconv.EVENT_NAME not in (record.get("eventName"), attributes.get("event.name")):
-        return Passed.FOREIGN
+        return FOREIGN
     step = step_of(attributes)
     if isinstance(step, Passed):
         return step

@@ -15,6 +15,7 @@ from failpath_otel.events.translate import LogFacts, SpanFacts, exception_of, lo
 from failpath_otel.server import otlp_schema as schema
 from failpath_otel.server.otlp_item import (
     ERROR_CODE,
+    FOREIGN,
     SPAN_ID_BYTES,
     TRACE_ID_BYTES,
     Passed,
@@ -56,7 +57,7 @@ def read_span(raw: bytes, service: str | None) -> Reading:
         EventError: The span breaks the contract.
     """
     if _MARK not in raw:
-        return Passed.FOREIGN
+        return FOREIGN
     span = _parsed(schema.Span, "span", raw)
     attributes = _attributes(span.attributes)
     step = step_of(attributes)
@@ -87,10 +88,10 @@ def read_log(raw: bytes, service: str | None) -> Reading:
         EventError: The record breaks the contract.
     """
     if _EVENT_NAME not in raw:
-        return Passed.FOREIGN
+        return FOREIGN
     record = _parsed(schema.LogRecord, "log record", raw)
     if record.event_name != _EVENT_NAME and not _named_by_attribute(record.attributes):
-        return Passed.FOREIGN
+        return FOREIGN
     attributes = _attributes(record.attributes)
     step = step_of(attributes)
     if isinstance(step, Passed):

@@ -12,6 +12,8 @@ from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from starlette.responses import Response
 from starlette.types import Scope
 
+from failpath_otel.server.seen import seen_of
+
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
@@ -60,6 +62,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
 
     def response(self, scope: Scope) -> Response:
         """The answer in the form that this path's callers read."""
+        seen_of(scope).refusal = self.detail
         if speaks_otlp(scope["path"]):
             return self._as_status(speaks_json(scope))
         document = ProblemDocument("about:blank", self.title, self.status, self.detail)

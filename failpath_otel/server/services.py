@@ -6,10 +6,15 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from failpath_otel.server.bridge import Bridge
 from failpath_otel.server.forward import Forward
 from failpath_otel.server.ingest import Ingest
+from failpath_otel.server.intake_rows import IntakeCounts
+from failpath_otel.server.intake_view import retention_row, unknown_names
 from failpath_otel.server.live import Changes
+from failpath_otel.server.noticed import Noticed
 from failpath_otel.server.queries import Queries
 from failpath_otel.server.retention import Retention
 from failpath_otel.server.settings import Settings
@@ -28,6 +33,16 @@ class Kept:
     store: Store
     queries: Queries
     changes: Changes
+    ingest: Ingest
+    retention: Retention
+
+    def about_intake(self, counts: IntakeCounts) -> IntakeCounts:
+        """The counts with what the store tells of what came in. Blocks."""
+        size_bytes = self.store.used_bytes()
+        with self.store.read() as connection:
+            unknown = unknown_names(connection, self.ingest.flows)
+            kept = retention_row(connection, self.retention, size_bytes, self.ingest.deleted_runs)
+        return replace(counts, unknown=unknown, retention=kept)
 
 
 @dataclass
@@ -45,6 +60,7 @@ class Services:
     taker: Taker
     kept: Kept | None
     forward: Forward | None = None
+    noticed: Noticed = field(default_factory=Noticed)
     readers: ThreadPoolExecutor = field(default_factory=lambda: _pool("read", 4))
     # One thread: decoding holds the interpreter's lock, and two would only fight the event loop for it.
     decoders: ThreadPoolExecutor = field(default_factory=lambda: _pool("decode", 1))
@@ -93,4 +109,4 @@ def _keeping(db: str, settings: Settings) -> tuple[Ingest, Kept]:
     retention = Retention(settings.retain_seconds, settings.max_size_bytes)
     ingest = Ingest(store, settings.flows, retention=retention)
     queries = Queries(store, settings.flows, stuck_after_seconds=settings.stuck_after_seconds)
-    return ingest, Kept(store, queries, ingest.changes)
+    return ingest, Kept(store, queries, ingest.changes, ingest, retention)

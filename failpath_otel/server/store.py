@@ -80,8 +80,10 @@ class Store:
             connection.execute(insert(tables.meta).values(key="probe", value="1"))
 
     def used_bytes(self) -> int:
-        """How much of the SQLite file is in use: its size without free pages. The write-ahead log beside it is not counted."""
+        """How much the database takes: of an SQLite file what is in use, without free pages and the log beside it."""
         with self.read() as connection:
+            if not self.is_sqlite:
+                return int(connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar() or 0)
             pages, free, size = (
                 int(connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0)
                 for name in ("page_count", "freelist_count", "page_size")
