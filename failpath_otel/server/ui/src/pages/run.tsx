@@ -235,7 +235,7 @@ function Actions({ run, selected, compared, onCompare, files }: ActionsProps): J
         Export HTML
       </button>
       <button type="button" class="plain" title="The run and its events as JSON" onClick={() => void files.export("json")}>
-        JSON
+        Export JSON
       </button>
       {files.failed && (
         <span class="is-error" role="alert">

@@ -3,7 +3,7 @@ import type { ComponentChildren, JSX } from "preact";
 import type { RunDetail, StepRow } from "../api";
 import { useRead } from "../data";
 import { Loaded } from "../frame";
-import { type Look, Shape } from "../status";
+import { type Look, MISSING_REASONS, Shape } from "../status";
 import { count, duration, Id, Prose, Value } from "../text";
 import { changed, link, navigate, runLink } from "../url";
 import { differences, type MetadataChange, type StepDifference } from "./differences";
@@ -147,6 +147,7 @@ function Side({ step, changed: differs, ratio, attempts, service }: SideProps): 
       </span>{" "}
       {differs ? <strong>{look}</strong> : look}
       {step.durationMs !== null && step.status !== "skipped" && <> {duration(step.durationMs)}</>}
+      {step.missingReason && <span class="quiet">: {MISSING_REASONS[step.missingReason]}</span>}
       {ratio !== null && <strong class={ratio > 1 ? "is-stuck" : "is-success"}> {ratio > 1 ? `${factor(ratio)}× as long` : `${factor(1 / ratio)}× as fast`}</strong>}
       {attempts !== undefined && <> {count(attempts, "attempt")}</>}
       {service !== undefined && (

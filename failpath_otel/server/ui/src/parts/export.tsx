@@ -80,20 +80,18 @@ export async function asHtml(run: RunDetail, now: number): Promise<string> {
     for (const [name, value] of Object.entries(values)) element.setAttribute(name, value);
     return element;
   };
-  const style = page.createElement("style");
-  style.textContent = css;
   page.head.prepend(
     meta({ charset: "utf-8" }),
     meta({ "http-equiv": "Content-Security-Policy", content: POLICY }),
     meta({ name: "viewport", content: "width=device-width, initial-scale=1" }),
     meta({ name: "color-scheme", content: "light dark" }),
   );
-  page.head.append(style);
   const place = document.createElement("div");
   render(<Report run={run} now={now} address={location.origin + runLink(run.flowKey, run.runId)} />, place);
   page.body.append(page.importNode(place, true));
   render(null, place);
-  return `<!doctype html>\n${page.documentElement.outerHTML}\n`;
+  // As an element it would be refused by the policy of this page, of which it is no part.
+  return `<!doctype html>\n${page.documentElement.outerHTML.replace("</head>", () => `<style>${css.replaceAll("</", "<\\/")}</style></head>`)}\n`;
 }
 
 /** The run and every event of it, as the server wrote them: read as text, so that no number is rounded. */

@@ -73,10 +73,9 @@ function chainOf(keys: readonly string[], edges: readonly EdgeRow[]): string[] |
 
 function chained(keys: readonly string[], size: Size, room: number, ordered: boolean): Layout {
   const fit = (scale: number) => Math.floor((room / scale - 2 * MARGIN + GAP) / (size.width + GAP));
-  const most = keys.length <= fit(SMALLEST) ? keys.length : fit(1);
-  // Two beside each other are read as a table; below that a column is clearer.
-  const rows = Math.ceil(keys.length / (most < 3 ? 1 : most));
-  const columns = most < 3 && keys.length > most ? 1 : Math.ceil(keys.length / rows);
+  // Rows of two are read as a table: then a column is clearer.
+  const most = keys.length <= fit(SMALLEST) ? keys.length : fit(1) < 3 ? 1 : fit(1);
+  const columns = Math.ceil(keys.length / Math.ceil(keys.length / Math.max(1, most)));
   const places = new Map<string, Point>();
   for (const [index, key] of keys.entries()) {
     places.set(key, {

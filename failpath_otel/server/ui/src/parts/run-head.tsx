@@ -124,7 +124,7 @@ function Underway({ run, now, step, stepLink }: Props & { step: StepRow }): JSX.
   return (
     <Line look={step.stuck ? "stuck" : "running"}>
       {stepLink(step)} {step.stuck ? "is stuck: it has been running for" : "has been running for"} <span class="counting">{duration(whole(runningFor(step, now) ?? 0))}</span>
-      {step.p95Ms !== null && <>; 95 of 100 attempts take {duration(step.p95Ms)} or less</>}. <Limit step={step} />
+      {step.stuckLearned && <>; 95 of 100 attempts take {duration(step.p95Ms)} or less</>}. <Limit step={step} />
       {others.length > 0 && (
         <span class="summary-rest">
           Running as well: <Steps steps={others} stepLink={stepLink} />.

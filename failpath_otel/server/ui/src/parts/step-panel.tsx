@@ -25,10 +25,10 @@ export function StepPanel({ step, now, begin, traceUrl, whole: all = false }: Pr
   return (
     <>
       <header class="panel-head">
-        <span class={`is-${look}`}>
-          <Shape look={look} />
-        </span>
         <h2>
+          <span class={`is-${look}`}>
+            <Shape look={look} />
+          </span>{" "}
           <Id text={step.label} />
         </h2>
         {step.label !== step.stepKey && (
@@ -80,7 +80,7 @@ function Why({ step, now }: { step: StepRow; now: number }): JSX.Element | null 
   return (
     <p class={step.stuck ? "panel-why is-stuck" : "panel-why"}>
       It has been running for {duration(whole(running))}
-      {step.p95Ms !== null && <>; 95 of 100 attempts take {duration(step.p95Ms)} or less</>}. <Limit step={step} />
+      {step.stuckLearned && <>; 95 of 100 attempts take {duration(step.p95Ms)} or less</>}. <Limit step={step} />
     </p>
   );
 }
@@ -89,7 +89,7 @@ export function Limit({ step }: { step: StepRow }): JSX.Element {
   const from = step.stuckLearned ? "learned from its history" : "the default, until enough attempts are known";
   return (
     <>
-      {step.stuck ? "It counts as stuck" : "It will count as stuck"} after {duration(step.stuckAfterMs)} ({from}).
+      {step.stuck ? "It counts as stuck" : "It will count as stuck"} after {offset(step.stuckAfterMs)} ({from}).
     </>
   );
 }
@@ -172,11 +172,11 @@ function Facts({ step, last, now, begin, traceUrl, whole: all }: FactsProps): JS
       )}
       {step.status !== "skipped" && (
         <div>
-          <dt>{step.attempts.length > 1 ? "Last attempt took" : "Duration"}</dt>
+          <dt>{step.attempts.length > 1 ? "Last took" : "Duration"}</dt>
           <dd>
             {running === null ? duration(step.durationMs) : `${duration(whole(running))} so far`}
-            {slow !== null && <strong class="is-stuck"> {slow.toFixed(1)}× p95</strong>}
-            {step.p95Ms !== null && (
+            {slow !== null && <strong class="is-stuck"> {slow.toFixed(slow < 10 ? 1 : 0)}× p95</strong>}
+            {step.stuckLearned && (
               <span class="quiet">
                 {" "}
                 usually {duration(step.p50Ms)}, p95 {duration(step.p95Ms)}

@@ -3,11 +3,12 @@ import type { AttemptRow, RunDetail, StepRow } from "../api";
 import { type Look, lookOf } from "../status";
 import { duration, millisOf } from "../text";
 import type { GraphNode } from "./graph";
+import { offset } from "./timeline";
 
 /** Words for missing reasons where there is little room. */
-const SHORT_REASONS: Record<string, string> = {
+export const SHORT_REASONS: Record<string, string> = {
   never_instrumented: "never reported",
-  upstream_error: "one before failed",
+  upstream_error: "a step before failed",
   passed_over: "passed over",
   not_yet: "not yet",
   overdue: "overdue",
@@ -73,8 +74,8 @@ function graphLines(step: StepRow, now: number): string[] {
   if (step.status === "missing") return [SHORT_REASONS[step.missingReason ?? ""] ?? "missing"];
   if (step.status === "skipped") return ["skipped", step.skipReason ?? ""].filter(Boolean);
   if (running !== null) {
-    const usual = step.p95Ms === null ? tries : `p95 ${duration(step.p95Ms)}`;
-    return [`for ${duration(whole(running))}`, step.stuck ? `limit ${duration(step.stuckAfterMs)}` : usual].filter(Boolean);
+    const usual = !step.stuckLearned ? tries : `p95 ${duration(step.p95Ms)}`;
+    return [`for ${duration(whole(running))}`, step.stuck ? `limit ${offset(step.stuckAfterMs)}` : usual].filter(Boolean);
   }
   const time = [duration(step.durationMs), tries].filter(Boolean).join(", ");
   return step.error ? [step.error.name, time] : [time];

@@ -8,6 +8,8 @@ export interface Segment {
   right: number;
   /** True where nothing ran; such a segment is shorter than its time. */
   idle: boolean;
+  /** True where work goes on after an idle time. */
+  idleBefore: boolean;
 }
 
 export type Span = readonly [from: number, to: number];
@@ -18,8 +20,11 @@ export interface Tick {
 }
 
 /** Idle times are shortened that are longer than this share of the time in which something ran, the longest first. */
-const IDLE_SHARE = 0.25;
+const IDLE_SHARE = 0.4;
 const MOST_GAPS = 8;
+/** Of the line, between two times that are written. */
+const APART = 0.15;
+const MOST_TICKS = 12;
 const GAP_WIDTH = 0.07;
 const ALL_GAPS = 0.45;
 
@@ -44,7 +49,7 @@ export function timeline(spans: readonly Span[], open: boolean): Segment[] {
   const segments: Segment[] = [];
   let [at, share] = [0, 0];
   const add = (to: number, width: number, isIdle: boolean) => {
-    segments.push({ from: at, to, left: share, right: share + width, idle: isIdle });
+    segments.push({ from: at, to, left: share, right: share + width, idle: isIdle, idleBefore: segments.at(-1)?.idle ?? false });
     [at, share] = [to, share + width];
   };
   for (const [from, to] of gaps) {
@@ -63,29 +68,41 @@ export function shareAt(segments: readonly Segment[], time: number): number {
   return Math.min(1, Math.max(0, found.left + part * (found.right - found.left)));
 }
 
-/** Times to write along the line: none within what is shortened, and none so near another that they would touch. */
+/** Times to write along the line: where each stretch begins, and round ones between, none so near another that they would touch. */
 export function ticks(segments: readonly Segment[]): Tick[] {
   const worked = segments.filter(({ idle }) => !idle);
   const whole = worked.reduce((sum, { from, to }) => sum + to - from, 0);
   const wide = worked.reduce((sum, { left, right }) => sum + right - left, 0);
-  const step = rounded((whole / Math.max(wide, 0.01)) * 0.13);
-  const found: Tick[] = [];
+  const step = rounded((whole / Math.max(wide, 0.01)) * APART);
+  const found: Tick[] = [{ at: 0, label: "0" }];
+  const fits = (at: number) => at - (found.at(-1)?.at ?? 0) > APART * 0.95;
   for (const segment of worked) {
-    const first = segment === worked[0] ? 0 : segment.from;
-    found.push({ at: segment.left, label: offset(first) });
-    for (let time = (Math.floor(first / step) + 1) * step; time < segment.to; time += step) {
+    if (segment.idleBefore) {
+      // Where work goes on matters more than the round time before it.
+      while (found.length > 1 && !fits(segment.left)) found.pop();
+      if (fits(segment.left)) found.push({ at: segment.left, label: offset(segment.from) });
+    }
+    for (let time = (Math.floor(segment.from / step) + 1) * step; time < segment.to && found.length < MOST_TICKS; time += step) {
       const at = shareAt(segments, time);
-      if (at - (found.at(-1)?.at ?? 0) > 0.08 && segment.right - at > 0.05) found.push({ at, label: offset(time) });
+      if (fits(at) && 1 - at > APART / 2) found.push({ at, label: offset(time) });
     }
   }
-  return found.filter((tick, index) => index === 0 || tick.at - (found[index - 1]?.at ?? 0) > 0.03);
+  return found;
 }
 
-/** 1, 2 or 5 times a power of ten, or 1.5, 3 or 7: the least that is not smaller. */
+const SECOND = 1000;
+const MINUTE = 60 * SECOND;
+const HOUR = 60 * MINUTE;
+/** Round times of a second and more: halves and quarters of minutes and hours. */
+const ROUND = [1, 2, 3, 5, 10, 15, 30].flatMap((n) => [n * SECOND, n * MINUTE]).concat([1, 2, 3, 6, 12, 24, 48, 96].map((n) => n * HOUR)).toSorted((a, b) => a - b);
+
+/** The least round time that is not smaller. */
 function rounded(time: number): number {
-  const least = Math.max(time, 0.001);
+  const least = Math.max(time, 0.001) * 0.9999;
+  const known = least > SECOND / 2 ? ROUND.find((round) => round >= least) : undefined;
+  if (known !== undefined) return known;
   const power = 10 ** Math.floor(Math.log10(least));
-  return ([1, 1.5, 2, 3, 5, 7, 10].find((n) => n * power >= least * 0.9999) ?? 10) * power;
+  return ([1, 2, 3, 5, 10].find((n) => n * power >= least) ?? 10) * power;
 }
 
 /** A time since the start, as exact as an axis needs. */
@@ -97,6 +114,14 @@ export function offset(millis: number): string {
   const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor((seconds % 3600) / 60)];
   const rest = Math.floor(seconds % 60);
   return [hours && `${hours} h`, minutes && `${minutes} min`, !hours && rest && `${rest} s`].filter(Boolean).join(" ");
+}
+
+/** How long, in one unit: for where there is hardly any room. */
+export function briefly(millis: number): string {
+  if (millis < 59_500) return offset(Number(millis.toPrecision(2)));
+  if (millis < 59.5 * 60_000) return `${Math.round(millis / 60_000)} min`;
+  if (millis < 47.5 * 3_600_000) return `${Number((millis / 3_600_000).toPrecision(2))} h`;
+  return `${Math.round(millis / 86_400_000)} d`;
 }
 
 function union(spans: readonly Span[]): [number, number][] {

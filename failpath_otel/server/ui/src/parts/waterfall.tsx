@@ -4,8 +4,8 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { AttemptRow, RunDetail, StepRow } from "../api";
 import { lookOf, MISSING_REASONS, Shape } from "../status";
 import { count, duration, Id, millisOf, plain } from "../text";
-import { inOrder, slowness, stepLook, took } from "./story";
-import { offset, type Segment, shareAt, type Span, ticks, timeline } from "./timeline";
+import { inOrder, SHORT_REASONS, slowness, stepLook, took } from "./story";
+import { briefly, offset, type Segment, shareAt, type Span, ticks, timeline } from "./timeline";
 
 interface Props {
   run: RunDetail;
@@ -50,11 +50,7 @@ export function Waterfall({ run, now, selected, hidden, hrefOf, onSelect }: Prop
             .filter(({ idle }) => idle)
             .map(({ from, to, left, right }) => (
               <span key={left} class="waterfall-gap" style={{ left: percentage(left), width: percentage(right - left) }} title={`${duration(to - from)} in which nothing ran, drawn shorter`}>
-                <span>
-                  idle
-                  <br />
-                  {offset(to - from)}
-                </span>
+                <span>idle {briefly(to - from)}</span>
               </span>
             ))}
         </div>
@@ -87,7 +83,7 @@ interface RowProps {
 function Row({ step, chosen, begin, now, segments, href, onSelect }: RowProps): JSX.Element {
   const look = stepLook(step);
   const lanes = lanesOf(step.attempts, begin, now);
-  const slow = slowness(step, now);
+  const slow = step.status === "running" ? null : slowness(step, now);
   const choose = (event: MouseEvent) => {
     if (!onSelect || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
@@ -114,7 +110,11 @@ function Row({ step, chosen, begin, now, segments, href, onSelect }: RowProps): 
           {step.attempts.map((attempt, index) => (
             <Bar key={attempt.attempt} step={step} attempt={attempt} lane={lanes[index] ?? 0} begin={begin} now={now} segments={segments} />
           ))}
-          {step.status === "missing" && <span class="waterfall-reason is-missing">missing: {MISSING_REASONS[step.missingReason ?? ""] ?? "it did not report"}</span>}
+          {step.status === "missing" && (
+            <span class="waterfall-reason is-missing" title={MISSING_REASONS[step.missingReason ?? ""]}>
+              missing: {SHORT_REASONS[step.missingReason ?? ""] ?? "it did not report"}
+            </span>
+          )}
         </span>
         <span class="waterfall-took">
           {slow !== null && (
