@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from failpath_otel.flows import Flow, Flows
 from failpath_otel.server import rows, tables
 from failpath_otel.server.run_rows import Moment, run_mark
-from failpath_otel.server.search import RunFilter, find_places, load_runs
+from failpath_otel.server.search import RunFilter, find_runs
 from failpath_otel.server.statistics import all_stats, edge_rows, node_rows
 from failpath_otel.server.tables import Found
 
@@ -53,12 +53,8 @@ def flow_rows(connection: Connection, declared: Flows, moment: Moment) -> list[r
 
 
 def _newest_runs(connection: Connection, flow_ids: Sequence[int], moment: Moment) -> Mapping[int, list[Found]]:
-    places = {flow_id: find_places(connection, RunFilter(flow_id=flow_id), LOOKED_AT, moment.now_us) for flow_id in flow_ids}
-    stored = load_runs(connection, [place for own in places.values() for place in own])
-    moment.learn(connection, stored)
-    newest: dict[int, list[Found]] = {}
-    for run in stored:
-        newest.setdefault(run.flow_id, []).append(run)
+    newest = {flow_id: find_runs(connection, RunFilter(flow_id=flow_id), LOOKED_AT, moment.now_us) for flow_id in flow_ids}
+    moment.learn(connection, (run for own in newest.values() for run in own))
     return newest
 
 

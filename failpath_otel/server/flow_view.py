@@ -14,8 +14,9 @@ from failpath_otel.server.cursor import Cursor, encode_cursor
 from failpath_otel.server.error_groups import error_groups
 from failpath_otel.server.histogram import Histogram
 from failpath_otel.server.run_rows import Moment, grid_run
-from failpath_otel.server.search import Place, RunFilter, find_places, load_runs
+from failpath_otel.server.search import Place, RunFilter, find_runs, place_of
 from failpath_otel.server.statistics import duration_histograms, edge_rows, flow_stats, millis, node_rows, step_keys
+from failpath_otel.server.tables import Found
 
 DEFAULT_WINDOW: Final = 100
 MAX_WINDOW: Final = 1_000
@@ -38,10 +39,10 @@ def flow_detail(
     seen = {} if flow_id is None else step_keys(connection, flow_id)
     nodes = node_rows(flow, list(seen.values()))
     keys = [node.step_key for node in nodes]
-    found: list[Place] = []
+    found: list[Found] = []
     if flow_id is not None:
-        found = find_places(connection, RunFilter(flow_id=flow_id, after=after), last + 1, moment.now_us)
-    stored = load_runs(connection, found[:last])
+        found = find_runs(connection, RunFilter(flow_id=flow_id, after=after), last + 1, moment.now_us)
+    stored = found[:last]
     moment.learn(connection, stored)
     runs = [grid_run(run, keys, moment) for run in stored]
     durations = {} if flow_id is None else duration_histograms(connection, flow_id)
@@ -61,7 +62,7 @@ def flow_detail(
             runs=len(runs),
             newest_at=runs[0].started_at if runs else None,
             oldest_at=runs[-1].started_at if runs else None,
-            next_cursor=encode_cursor(Cursor(found[last - 1])) if len(found) > last else None,
+            next_cursor=encode_cursor(Cursor(place_of(stored[-1]))) if len(found) > last else None,
         ),
         runs=runs,
         errors=errors,

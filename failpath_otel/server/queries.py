@@ -19,7 +19,7 @@ from failpath_otel.server.flow_list import flow_rows
 from failpath_otel.server.flow_view import DEFAULT_WINDOW, MAX_WINDOW, flow_detail
 from failpath_otel.server.fold import fold
 from failpath_otel.server.run_rows import Moment, run_row
-from failpath_otel.server.search import RunFilter, find_places, load_runs
+from failpath_otel.server.search import RunFilter, find_runs, place_of
 from failpath_otel.server.statistics import duration_histograms, step_keys
 from failpath_otel.server.store import Store
 from failpath_otel.server.tables import Found
@@ -198,9 +198,8 @@ def _find_run(connection: Connection, flow: str, run_id: str) -> Found | None:
 
 
 def _newest(connection: Connection, wanted: RunFilter, limit: int, after: Cursor | None, moment: Moment) -> Hits:
-    places = find_places(connection, replace(wanted, after=after and after.place), limit + 1, moment.now_us)
-    more = len(places) > limit
-    return Hits(load_runs(connection, places[:limit]), Cursor(places[limit - 1]) if more else None, None)
+    found = find_runs(connection, replace(wanted, after=after and after.place), limit + 1, moment.now_us)
+    return Hits(found[:limit], Cursor(place_of(found[limit - 1])) if len(found) > limit else None, None)
 
 
 def _last_good(connection: Connection, run: Found) -> str | None:

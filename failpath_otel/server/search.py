@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, select, union_all
@@ -14,8 +13,6 @@ from failpath_otel.server.tables import Found
 
 Place = tuple[int, int]
 """Where a run stands in a list: its start (microseconds) and its row id. The newest is the greatest."""
-
-_LOADED: Final = 500  # rows within one statement
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,26 +32,24 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     after: Place | None = None
 
 
-def find_places(connection: Connection, wanted: RunFilter, limit: int, now_us: int) -> list[Place]:
-    """The newest ``limit`` runs that fit, newest first.
+def find_runs(connection: Connection, wanted: RunFilter, limit: int, now_us: int) -> list[Found]:
+    """The rows of the newest ``limit`` runs that fit, newest first.
 
-    Each standing is asked for on its own, so that an index gives its newest in order and only these few are sorted. Their
-    rows are not read, but where the clock decides.
+    Each standing is asked for on its own, so that an index gives its newest in order. Only of these few, without their rows,
+    the newest are chosen.
     """
     parts = [select(_part(wanted, *side, now_us).limit(limit).subquery()) for side in _sides(wanted.status)]
-    query: Any = parts[0] if len(parts) == 1 else union_all(*parts)
-    found: list[Place] = [(row.started_us, row.id) for row in tables.fetch(connection, query)]
-    found.sort(reverse=True)
-    return found[:limit]
+    newest: Any = (parts[0] if len(parts) == 1 else union_all(*parts)).subquery()
+    chosen = select(newest.c.id).order_by(newest.c.started_us.desc(), newest.c.id.desc()).limit(limit).subquery()
+    query = select(tables.runs).select_from(chosen.join(tables.runs, tables.runs.c.id == chosen.c.id))
+    found = list(tables.fetch(connection, query))
+    found.sort(key=place_of, reverse=True)
+    return found
 
 
-def load_runs(connection: Connection, places: Sequence[Place]) -> list[Found]:
-    """The rows of these runs, in their order."""
-    rows: dict[int, Found] = {}
-    for some in tables.chunks((place[1] for place in places), _LOADED):
-        query = select(tables.runs).where(tables.runs.c.id.in_(some))
-        rows.update((row.id, row) for row in tables.fetch(connection, query))
-    return [rows[place[1]] for place in places]
+def place_of(run: Found) -> Place:
+    """Where a run stands."""
+    return run.started_us, run.id
 
 
 def _part(wanted: RunFilter, stands: Standing, recent: bool | None, now_us: int) -> Any:

@@ -13,12 +13,12 @@ from typing import Any, Final, cast
 
 import msgspec
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from failpath_otel.server import tables
 from failpath_otel.server.cursor import BadQuery, Cursor
 from failpath_otel.server.run_rows import Moment
-from failpath_otel.server.search import Place, RunFilter, find_places, load_runs
+from failpath_otel.server.search import Place, RunFilter, find_runs, place_of
 from failpath_otel.server.tables import Found
 
 SECONDS: Final = 0.08
@@ -70,7 +70,7 @@ def search_text(
         named, excluded = _named(connection, text, wanted.flow_id)
         fitting = [run for run in named if _fits(run, wanted, moment, cursor)]
         if len(fitting) > limit:
-            return Hits(fitting[:limit], Cursor(_place(fitting[limit - 1]), "i"), None)
+            return Hits(fitting[:limit], Cursor(place_of(fitting[limit - 1]), "i"), None)
         found = fitting
         cursor = Cursor(_NEWEST, excluded)
         if len(found) == limit:
@@ -84,19 +84,18 @@ def _named(connection: Connection, text: str, flow_id: int | None) -> tuple[list
     runs = tables.runs
     # Bounded by text alone, so that the index of run ids finds them; the flow stands first in it.
     of_flow = runs.c.flow_id.in_(select(tables.flows.c.id)) if flow_id is None else runs.c.flow_id == flow_id
-    begins = select(runs.c.started_us, runs.c.id).where(of_flow, runs.c.run_key >= text, runs.c.run_key < text + _AFTER_ALL)
-    phase = "b"
-    places = [(row[0], row[1]) for row in connection.execute(begins.limit(FEW + 1))]
-    if len(places) > FEW:
-        phase = "e"
-        equals = select(runs.c.started_us, runs.c.id).where(of_flow, runs.c.run_key == text)
-        places = [(row[0], row[1]) for row in connection.execute(equals)]
-    return load_runs(connection, sorted(places, reverse=True)), phase
+    phase, named = "b", of_flow & (runs.c.run_key >= text) & (runs.c.run_key < text + _AFTER_ALL)
+    some = select(runs.c.id).where(named).limit(FEW + 1).subquery()
+    if (connection.execute(select(func.count()).select_from(some)).scalar() or 0) > FEW:
+        phase, named = "e", of_flow & (runs.c.run_key == text)
+    found = list(tables.fetch(connection, select(runs).where(named)))
+    found.sort(key=place_of, reverse=True)
+    return found, phase
 
 
 def _fits(run: Found, wanted: RunFilter, moment: Moment, cursor: Cursor | None) -> bool:
     return (
-        (cursor is None or _place(run) < cursor.place)
+        (cursor is None or place_of(run) < cursor.place)
         and (wanted.status is None or moment.status(run) == wanted.status)
         and (wanted.since_us is None or run.started_us >= wanted.since_us)
         and (wanted.until_us is None or run.started_us < wanted.until_us)
@@ -118,25 +117,21 @@ def _go_through(
     place, size = cursor.place, _FIRST_LOOK
     while True:
         began = clock()
-        places = find_places(connection, replace(wanted, after=place), size, moment.now_us)
-        for run in text.among(connection, load_runs(connection, places)):
+        looked_at = find_runs(connection, replace(wanted, after=place), size, moment.now_us)
+        for run in text.among(connection, looked_at):
             if not (run.run_key.startswith(text.plain) if cursor.phase == "b" else run.run_key == text.plain):
                 found.append(run)
                 if len(found) == limit:
-                    return found, _place(run)
-        if len(places) < size:
+                    return found, place_of(run)
+        if len(looked_at) < size:
             return found, None
-        place = places[-1]
+        place = place_of(looked_at[-1])
         now = clock()
         if now >= give_up_at:
             return found, place
         # As many as the rest of the time is enough for, at the pace of the last ones.
         pace = max(now - began, 1e-6) / size
         size = max(_FIRST_LOOK, min(_LONGEST_LOOK, int((give_up_at - now) / pace)))
-
-
-def _place(run: Found) -> Place:
-    return run.started_us, run.id
 
 
 class _Text:

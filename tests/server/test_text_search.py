@@ -200,4 +200,4 @@ def test_ids_are_looked_for_by_the_index_of_ids(tmp_path):
                 home.queries.runs(flow, q="r")
 
     run(story())
-    assert sum("runs_by_key (flow_id=? AND run_key>? AND run_key<?)" in plan for plan in plans) == 2, plans
+    assert sum("runs_by_key (flow_id=? AND run_key>? AND run_key<?)" in plan for plan in plans) == 4, plans
