@@ -27,8 +27,9 @@ def flow_rows(connection: Connection, declared: Flows, moment: Moment) -> list[r
     seen: dict[int, list[str]] = {}
     for row in connection.execute(select(tables.steps.c.flow_id, tables.steps.c.step_key).order_by(tables.steps.c.id)):
         seen.setdefault(row.flow_id, []).append(row.step_key)
-    stats = all_stats(connection, list(ids.values()), moment.now_us)
     newest = _newest_runs(connection, list(ids.values()), moment)
+    newest_us = {flow_id: runs[0].started_us if runs else None for flow_id, runs in newest.items()}
+    stats = all_stats(connection, newest_us, moment.now_us)
     known = [(slug, flow) for slug, flow in declared.by_slug.items()]
     known.extend((slug, Flow(slug, slug)) for slug in sorted(ids.keys() - declared.by_slug.keys()))
     told: list[rows.FlowRow] = []

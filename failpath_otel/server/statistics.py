@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlalchemy import Connection, Table, func, select
 
@@ -58,23 +58,23 @@ def millis(durations: Histogram, share: float) -> float | None:
 
 def flow_stats(connection: Connection, flow_id: int, now_us: int) -> rows.FlowStats:
     """How the runs of one flow went."""
-    return all_stats(connection, [flow_id], now_us)[flow_id]
+    newest_us = _newest(connection, flow_id)
+    return all_stats(connection, {flow_id: newest_us}, now_us)[flow_id]
 
 
-def all_stats(connection: Connection, flow_ids: Sequence[int], now_us: int) -> Mapping[int, rows.FlowStats]:
-    """How the runs of these flows went."""
-    counts = _counts(connection, tables.run_counts, "stands", flow_ids)
-    durations = _counts(connection, tables.run_durations, "bucket", flow_ids)
+def all_stats(connection: Connection, newest_us: Mapping[int, int | None], now_us: int) -> Mapping[int, rows.FlowStats]:
+    """How the runs of some flows went; the flows are given with the start of their newest run."""
+    counts = _counts(connection, tables.run_counts, "stands", newest_us)
+    durations = _counts(connection, tables.run_durations, "bucket", newest_us)
     runs = tables.runs
     awaited = select(tables.ANY_FLOW, func.count()).where(tables.WAITS, runs.c.last_arrival_us >= now_us - QUIET_US)
     awaited = awaited.group_by(tables.ANY_FLOW)
     open_ = {row[0]: row[1] for row in connection.execute(awaited)}
     stats: dict[int, rows.FlowStats] = {}
-    for flow_id in flow_ids:
+    for flow_id, last in newest_us.items():
         own = counts.get(flow_id, {})
         histogram = Histogram(durations.get(flow_id, {}).items())
         waiting = min(open_.get(flow_id, 0), own.get(Standing.WAITING, 0))
-        last = _newest(connection, flow_id)
         stats[flow_id] = rows.FlowStats(
             runs=sum(own.values()),
             success=own.get(Standing.COMPLETE, 0),
@@ -99,10 +99,10 @@ def _newest(connection: Connection, flow_id: int) -> int | None:
     return max(newest, default=None)
 
 
-def _counts(connection: Connection, table: Table, what: str, flow_ids: Sequence[int]) -> _IdCounts:
+def _counts(connection: Connection, table: Table, what: str, flow_ids: Collection[int]) -> _IdCounts:
     query = select(table.c.flow_id, table.c[what], table.c.n)
     if len(flow_ids) == 1:
-        query = query.where(table.c.flow_id == flow_ids[0])
+        query = query.where(table.c.flow_id.in_(flow_ids))
     counts: _IdCounts = {}
     for row in connection.execute(query):
         counts.setdefault(row[0], {})[row[1]] = row[2]
