@@ -122,7 +122,12 @@ export function useRead<T>(path: string | null, options: Options<T> = {}): Read<
 
 export function useLiveness(): Liveness {
   const [state, set] = useState(liveness);
-  useEffect(() => onLiveness(set), []);
+  useEffect(() => {
+    const unfollow = onLiveness(set);
+    // It may have changed between the first picture and now.
+    set(liveness());
+    return unfollow;
+  }, []);
   return state;
 }
 

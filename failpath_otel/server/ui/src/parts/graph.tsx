@@ -53,7 +53,7 @@ export function Graph({ nodes, edges, selected = null, onSelect, rows = 2, width
     const next = towards(event.key, from, layout);
     if (next === undefined) return;
     event.preventDefault();
-    if (next !== null) box.current?.querySelector<SVGGElement>(`[data-node="${[...known.keys()].indexOf(next)}"]`)?.focus();
+    if (next !== null) box.current?.querySelector<SVGElement>(`[data-node="${[...known.keys()].indexOf(next)}"]`)?.focus();
   };
   const reported = (key: string) => known.get(key)?.look !== "missing";
   return (
@@ -113,24 +113,12 @@ function Node({ node, index, size, at, name, chosen, stops, onSelect, onFocus, o
     event.preventDefault();
     onSelect?.(key);
   };
-  const acts = onSelect && {
-    role: "button" as const,
-    tabIndex: stops ? 0 : -1,
-    "aria-pressed": chosen,
-    onClick: () => onSelect(key),
-    onKeyDown: pressed,
-    onFocus,
-  };
   return (
     <g
       class={`node is-${look}${chosen ? " is-chosen" : ""}`}
-      data-node={index}
       transform={`translate(${at.x - size.width / 2} ${at.y - size.height / 2})`}
-      role="img"
-      aria-label={name}
-      {...acts}
+      {...(onSelect ? {} : { role: "img" as const, "aria-label": name })}
     >
-      <title>{name}</title>
       <rect class="node-ground" width={size.width} height={size.height} rx="7" />
       {weight > 0 && (
         <g class="node-weight">
@@ -138,18 +126,36 @@ function Node({ node, index, size, at, name, chosen, stops, onSelect, onFocus, o
           <path d={`M7 ${size.height - 2}h${Math.max(3, (size.width - 14) * Math.min(1, weight))}`} />
         </g>
       )}
-      <rect class="node-ring" x="-3" y="-3" width={size.width + 6} height={size.height + 6} rx="9.5" />
-      <svg class="node-mark" x={PAD} y={PAD - 1} width={MARK} height={MARK} viewBox="0 0 16 16" overflow="visible">
+      <svg class="node-mark" aria-hidden="true" x={PAD} y={PAD - 1} width={MARK} height={MARK} viewBox="0 0 16 16" overflow="visible">
         <Mark look={look} />
       </svg>
-      <text class="node-label" x={PAD + MARK + 7} y={PAD + 11.5}>
+      <text class="node-label" aria-hidden="true" x={PAD + MARK + 7} y={PAD + 11.5}>
         {cut(plain(label), LABEL_FONT, room - MARK - 7)}
       </text>
       {lines.map((line, row) => (
-        <text key={row} class="node-line" x={PAD} y={PAD + 29 + row * LINE}>
+        <text key={row} class="node-line" aria-hidden="true" x={PAD} y={PAD + 29 + row * LINE}>
           {cut(plain(line), LINE_FONT, room)}
         </text>
       ))}
+      {onSelect && (
+        <rect
+          class={`node-hit is-${look}`}
+          data-node={index}
+          width={size.width}
+          height={size.height}
+          rx="7"
+          role="button"
+          tabIndex={stops ? 0 : -1}
+          aria-pressed={chosen}
+          aria-label={name}
+          onClick={() => onSelect(key)}
+          onKeyDown={pressed}
+          onFocus={onFocus}
+        >
+          <title>{name}</title>
+        </rect>
+      )}
+      <rect class="node-ring" x="-3" y="-3" width={size.width + 6} height={size.height + 6} rx="9.5" />
     </g>
   );
 }
