@@ -13,7 +13,7 @@ from failpath_otel.server import rows
 from failpath_otel.server.cursor import Cursor, encode_cursor
 from failpath_otel.server.error_groups import error_groups
 from failpath_otel.server.histogram import Histogram
-from failpath_otel.server.run_rows import Moment, grid_run
+from failpath_otel.server.run_rows import Grid, Moment
 from failpath_otel.server.search import Place, RunFilter, find_runs, place_of
 from failpath_otel.server.statistics import duration_histograms, edge_rows, flow_stats, millis, node_rows, step_keys
 from failpath_otel.server.tables import Found
@@ -44,7 +44,8 @@ def flow_detail(
         found = find_runs(connection, RunFilter(flow_id=flow_id, after=after), last + 1, moment.now_us)
     stored = found[:last]
     moment.learn(connection, stored)
-    runs = [grid_run(run, keys, moment) for run in stored]
+    grid = Grid(keys, moment)
+    runs = [grid.run(run) for run in stored]
     durations = {} if flow_id is None else duration_histograms(connection, flow_id)
     errors: list[rows.ErrorGroup] = []
     other_errors = 0
@@ -74,9 +75,13 @@ def _flow_nodes(
     nodes: Sequence[rows.NodeRow], runs: Sequence[rows.GridRun], durations: dict[str, Histogram]
 ) -> list[rows.FlowNode]:
     failed_first = Counter(run.first_error.step_key for run in runs if run.first_error is not None)
+    # Runs that went alike are counted together.
+    alike = Counter(tuple(run.cells) for run in runs)
     told: list[rows.FlowNode] = []
     for column, node in enumerate(nodes):
-        cells = Counter(run.cells[column] for run in runs)
+        cells: Counter[rows.CellStatus] = Counter()
+        for row, n in alike.items():
+            cells[row[column]] += n
         histogram = durations.get(node.step_key, Histogram(()))
         told.append(
             rows.FlowNode(

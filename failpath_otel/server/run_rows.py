@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -84,32 +84,47 @@ def run_mark(run: Found, moment: Moment) -> rows.RunMark:
     )
 
 
-def grid_run(run: Found, step_keys: Sequence[str], moment: Moment) -> rows.GridRun:
-    """A run within a grid, with a cell for each of the steps."""
-    status = moment.status(run)
-    ended_us = None if status == "running" else run.ended_us
-    stuck = moment.stuck_steps(run)
-    return rows.GridRun(
-        run_id=run.run_key,
-        status=status,
-        stuck=bool(stuck),
-        started_at=format_time(run.started_us * 1000),
-        ended_at=time_or_none(ended_us),
-        duration_ms=_millis_between(run.started_us, ended_us),
-        cells=_cells(_decode_counts(run.ranks), step_keys, stuck),
-        first_error=first_error(run),
-    )
+class Grid:
+    """Makes the rows of a grid, with a cell for each of some steps."""
 
+    def __init__(self, step_keys: Sequence[str], moment: Moment) -> None:
+        """``step_keys`` in the order of the cells."""
+        self._step_keys = step_keys
+        self._moment = moment
+        # Most runs of a flow go alike, and then these cells are made once.
+        self._known: dict[str, list[rows.CellStatus]] = {}
 
-def _cells(ranks: Mapping[str, int], step_keys: Sequence[str], stuck: AbstractSet[str]) -> list[rows.CellStatus]:
-    cells: list[rows.CellStatus] = []
-    for key in step_keys:
-        rank = ranks.get(key)
-        if rank is None:
-            cells.append("missing")
-        else:
-            cells.append("stuck" if key in stuck else ORDER[rank])
-    return cells
+    def run(self, run: Found) -> rows.GridRun:
+        """A run within the grid."""
+        status = self._moment.status(run)
+        ended_us = None if status == "running" else run.ended_us
+        stuck = self._moment.stuck_steps(run)
+        return rows.GridRun(
+            run_id=run.run_key,
+            status=status,
+            stuck=bool(stuck),
+            started_at=format_time(run.started_us * 1000),
+            ended_at=time_or_none(ended_us),
+            duration_ms=_millis_between(run.started_us, ended_us),
+            cells=self._cells(run.ranks, stuck),
+            first_error=first_error(run),
+        )
+
+    def _cells(self, encoded: str, stuck: AbstractSet[str]) -> list[rows.CellStatus]:
+        known = None if stuck else self._known.get(encoded)
+        if known is not None:
+            return known
+        ranks = _decode_counts(encoded)
+        cells: list[rows.CellStatus] = []
+        for key in self._step_keys:
+            rank = ranks.get(key)
+            if rank is None:
+                cells.append("missing")
+            else:
+                cells.append("stuck" if key in stuck else ORDER[rank])
+        if not stuck:
+            self._known[encoded] = cells
+        return cells
 
 
 def _millis_between(started_us: int, ended_us: int | None) -> float | None:

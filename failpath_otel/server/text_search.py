@@ -21,7 +21,7 @@ from failpath_otel.server.run_rows import Moment
 from failpath_otel.server.search import Place, RunFilter, find_runs, place_of
 from failpath_otel.server.tables import Found
 
-SECONDS: Final = 0.08
+SECONDS: Final = 0.06
 """How long one call looks, about."""
 FEW: Final = 500
 """Up to so many runs whose ids begin with the text are shown before all others; of more, the newest are found soon anyway."""
