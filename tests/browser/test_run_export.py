@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from support.browser import HOSTILE, Visit, events_of, send
-from support.run_page import CHECKOUT, GOOD, failed, good, row, settings_with_flows
+from support.run_page import CHECKOUT, failed, good, row, settings_with_flows
 from support.served import Client
 
 from failpath_otel.server.settings import Settings
@@ -44,14 +44,18 @@ def test_the_comparison_with_the_last_good_run_tells_what_differs_and_leaves_out
     expect(table).to_have_count(0)
 
 
-def test_durations_count_as_a_difference_only_where_they_tell_something(visit: Open, api: Client) -> None:
-    good(api, "usual", ago=500, millis=20)
-    send(api, *events_of("checkout", "later", GOOD, ago=400, millis=24))
-    send(api, *events_of("checkout", "slow", GOOD, ago=300, millis=200))
-    here = visit()
-    tab = here.open("/run", flow="checkout", run_id="later", compare="usual")
+@pytest.mark.parametrize(("before", "now"), [(200, 240), (2, 8)])
+def test_durations_that_are_alike_or_short_are_no_difference(visit: Open, api: Client, before: float, now: float) -> None:
+    good(api, "before", ago=500, millis=before)
+    good(api, "now", ago=400, millis=now)
+    tab = visit().open("/run", flow="checkout", run_id="now", compare="before")
     expect(tab.locator(".compare-whole")).to_contain_text("No step differs: 5 steps went alike.")
-    tab = here.open("/run", flow="checkout", run_id="slow", compare="usual")
+
+
+def test_a_duration_that_tells_something_is_a_difference(visit: Open, api: Client) -> None:
+    good(api, "before", ago=500, millis=20)
+    good(api, "now", ago=400, millis=200)
+    tab = visit().open("/run", flow="checkout", run_id="now", compare="before")
     expect(tab.locator(".compared tbody", has_text="Charge Card")).to_contain_text("10× as long")
 
 
