@@ -10,7 +10,7 @@ BASE := .venv/.stamp-base
 DEMO := .venv/.stamp-demo
 DEV := .venv/.stamp-dev
 WHEEL := dist/.stamp-wheel
-SOURCES := $(shell find failpath_otel -type f -not -name '*.py[co]' 2>/dev/null) pyproject.toml LICENSE
+SOURCES := $(shell find failpath_otel -path failpath_otel/server/ui -prune -o -type f -not -name '*.py[co]' -print 2>/dev/null) pyproject.toml LICENSE
 # Options for pytest: make test PYTEST_ARGS='-k wire'
 PYTEST_ARGS ?=
 PYTEST_WORKERS ?= 2
@@ -24,7 +24,7 @@ demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows 
 	@.venv/bin/failpath-otel demo
 
 .PHONY: test
-test: $(BASE) collector ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
+test: $(BASE) collector axe ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
 
 .PHONY: test-newest
@@ -35,13 +35,23 @@ test-newest: .venv-newest/.stamp-test
 test-oldest: .venv-oldest/.stamp-test
 	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
+# What the tests of accessibility need beside a browser.
+.PHONY: axe
+axe:
+	@tools/ui.sh --install
+
 .PHONY: collector
 collector: ## Builds the Collector that the tests use, unless it is in the cache already; needs Go
 	@tools/collector.sh
 
+.PHONY: ui
+ui: $(DEV) ## Builds the dashboard's static files from failpath_otel/server/ui; needs Node
+	@tools/ui.sh
+
 .PHONY: check
-check: $(DEV) ## Lint, format, types, and the arrows between modules
-	@.venv/bin/ruff check .
+check: $(DEV) ## Lint, format, types, the arrows between modules, and that the dashboard is what its sources give
+	@tools/ui.sh --check
+	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/pyright

@@ -27,6 +27,7 @@ class About:
         self._services = services
         self._row = AboutRow(
             version=VERSION,
+            keeps_runs=services.kept is not None,
             trace_url=services.settings.trace_url,
             stuck_after_seconds=services.settings.stuck_after_seconds,
             quiet_seconds=QUIET_US / 1_000_000,

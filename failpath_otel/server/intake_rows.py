@@ -107,9 +107,11 @@ class AboutRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """What a page needs to know of the server.
 
     ``trace_url`` is a link to a trace with ``{trace_id}`` and perhaps ``{span_id}`` in it; null where none is set.
+    ``keeps_runs`` is false for a bridge without a store: only what came in can be read there.
     """
 
     version: str
+    keeps_runs: bool
     trace_url: str | None
     stuck_after_seconds: float
     quiet_seconds: float

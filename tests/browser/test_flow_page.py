@@ -150,7 +150,9 @@ def test_a_flow_that_nobody_knows_says_what_to_do(visit: Open) -> None:
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
 def test_the_page_meets_wcag_aa_and_fits_its_window(visit: Open, api: Client, width: int, scheme: str) -> None:
     made(api)
-    send(api, *events_of("checkout", HOSTILE, {HOSTILE: "error"}, error={"name": HOSTILE, "message": HOSTILE, "stack": HOSTILE}))
+    send(
+        api, *events_of("checkout", HOSTILE, {HOSTILE: "error"}, error={"name": HOSTILE, "message": HOSTILE, "stack": HOSTILE})
+    )
     here = visit(width=width, scheme=scheme)
     here.open("/flow", flow="checkout", step="charge-card").locator(".live-mark.is-live").wait_for()
     assert here.violations() == []

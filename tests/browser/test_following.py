@@ -56,7 +56,10 @@ def test_a_hidden_tab_asks_nothing_and_shows_what_is_when_it_is_seen_again(visit
     send(api, *events_of("checkout", "r1", {"validate-cart": "running"}, ago=1))
     tab = visit().open("/runs")
     tab.locator(".live-mark.is-live").wait_for()
-    hide = "hidden => { Object.defineProperty(document, 'hidden', {value: hidden, configurable: true}); document.dispatchEvent(new Event('visibilitychange')); }"
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", {value: hidden, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
     tab.evaluate(hide, True)
     made = reads(tab)
     send(api, *events_of("checkout", "r2", GOOD, ago=0.1))

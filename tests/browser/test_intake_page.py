@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
+from support.bridges import bridge_to
 from support.browser import HOSTILE, Visit, events_of, send
+from support.http_sink import http_sink
 from support.otlp_bodies import PROTOBUF, step, traces
 from support.served import Client, event
 
@@ -45,15 +47,22 @@ def test_refused_events_are_listed_by_reason_with_what_their_sender_was_told(vis
 
 
 def test_a_key_that_is_not_declared_comes_with_the_one_that_was_perhaps_meant(visit: Open, api: Client) -> None:
-    send(api, *events_of("checkout", "r1", {"validate-cart": "success", "chargecard": "success"}), *events_of("chekout", "r2", {"a": "success"}))
+    send(
+        api,
+        *events_of("checkout", "r1", {"validate-cart": "success", "chargecard": "success"}),
+        *events_of("chekout", "r2", {"a": "success"}),
+    )
     tab = visit().open("/intake")
-    rows = [" ".join(row.inner_text().split()) for row in tab.locator("section", has_text="Not in flows.json").locator("tbody tr").all()]
+    rows = [
+        " ".join(row.inner_text().split())
+        for row in tab.locator("section", has_text="Not in flows.json").locator("tbody tr").all()
+    ]
     assert sorted(rows) == ["checkout chargecard charge-card", "chekout the flow itself checkout"]
 
 
 def test_spans_that_lack_an_attribute_are_told_with_what_they_lack(visit: Open, api: Client) -> None:
     span = step("r1")
-    del span.attributes[[item.key for item in span.attributes].index("failpath.run.id")]
+    del span["failpath.run.id"]
     api.post("/v1/traces", traces(span).SerializeToString(), {"Content-Type": PROTOBUF})
     tab = visit().open("/intake")
     assert tiles(tab)["incomplete"] == "1"
@@ -77,3 +86,17 @@ def test_the_page_meets_wcag_aa_and_fits_its_window(visit: Open, api: Client, wi
     assert here.violations() == []
     assert not here.overflows()
     assert here.tab.locator("main script, main img").count() == 0
+
+
+def test_a_bridge_that_keeps_nothing_says_where_the_runs_are(browser: Browser) -> None:
+    with http_sink() as sink, bridge_to(sink.url, None) as bridge:
+        send(bridge, event("r1"))
+        here = Visit(browser, bridge.url)
+        try:
+            for path in ("/", "/run"):
+                tab = here.open(path)
+                expect(tab.locator("h1")).to_have_text("No run is kept here")
+                expect(tab.locator("main")).to_contain_text(f"goes on to {sink.url}")
+            assert here.wrong == []
+        finally:
+            here.close()

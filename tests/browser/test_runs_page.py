@@ -29,7 +29,12 @@ def test_a_failed_run_says_where_and_why_in_the_list(visit: Open, api: Client) -
 
 
 def test_each_filter_stands_in_the_address_and_holds_after_a_reload_and_going_back(visit: Open, api: Client) -> None:
-    send(api, *events_of("checkout", "bad", BAD), *events_of("checkout", "good", GOOD), *events_of("refund", "r", {"find-charge": "error"}))
+    send(
+        api,
+        *events_of("checkout", "bad", BAD),
+        *events_of("checkout", "good", GOOD),
+        *events_of("refund", "r", {"find-charge": "error"}),
+    )
     here = visit()
     tab = here.open("/runs")
     tab.get_by_label("Flow").select_option("checkout")
@@ -53,7 +58,11 @@ def test_each_filter_stands_in_the_address_and_holds_after_a_reload_and_going_ba
 )
 def test_search_finds_runs_by_id_metadata_and_error(visit: Open, api: Client, text: str, found: list[str]) -> None:
     error = {"name": "CardDeclined", "message": "no such card", "stack": None}
-    send(api, *events_of("checkout", "req_0", BAD, ago=30, error=error), *events_of("checkout", "req_1", GOOD, metadata={"tier": "gold"}))
+    send(
+        api,
+        *events_of("checkout", "req_0", BAD, ago=30, error=error),
+        *events_of("checkout", "req_1", GOOD, metadata={"tier": "gold"}),
+    )
     here = visit()
     tab = here.open("/runs")
     tab.keyboard.press("/")
@@ -166,7 +175,11 @@ def test_hostile_runs_are_inert_and_lead_to_themselves(visit: Open, api: Client)
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (360, "light")])
 def test_the_page_meets_wcag_aa_and_fits_its_window(visit: Open, api: Client, width: int, scheme: str) -> None:
     send(api, *events_of("checkout", "r1", BAD), *events_of("checkout", "r2", {"validate-cart": "running"}, ago=200))
-    send(api, *events_of(HOSTILE, HOSTILE, {HOSTILE: "success"}), *events_of("checkout", "r3", {"charge-card": "success"}, ago=100))
+    send(
+        api,
+        *events_of(HOSTILE, HOSTILE, {HOSTILE: "success"}),
+        *events_of("checkout", "r3", {"charge-card": "success"}, ago=100),
+    )
     here = visit(width=width, scheme=scheme)
     here.open("/runs").locator(".live-mark.is-live").wait_for()
     assert here.violations() == []

@@ -172,7 +172,7 @@ latin = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=40)
 @fuzzed
 @given(
     target_path=st.sampled_from(
-        ["/", "/api/runs", "/api/run", "/api/live", "/v1/events", "/v1/traces", "/openapi.json", "/static/page.css", "/x"]
+        ["/", "/api/runs", "/api/run", "/api/live", "/v1/events", "/v1/traces", "/openapi.json", "/static/app.css", "/x"]
     ),
     method=st.sampled_from(["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "NONSENSE"]),
     headers=st.lists(st.tuples(st.sampled_from(HEADERS) | st.text("abcXYZ-", min_size=1, max_size=9), latin), max_size=5),

@@ -47,7 +47,7 @@ def test_allowed_names_are_answered(locked):
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:4600", "10.0.0.1", "[::2]", "0"]
 )
-@pytest.mark.parametrize("path", ["/", "/healthz", "/api/runs", "/v1/events", "/nowhere", "/static/page.css"])
+@pytest.mark.parametrize("path", ["/", "/healthz", "/api/runs", "/v1/events", "/nowhere", "/static/app.css"])
 def test_other_names_are_refused_before_any_route_with_the_way_out(api, host, path):
     reply = api.get(path, {"Host": host})
     assert reply.status == 421
@@ -102,7 +102,7 @@ def test_no_answer_invites_other_origins(api):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/run?flow=a&run_id=b", "/healthz", "/api/runs", "/api/run", "/nowhere", "/openapi.json", "/static/page.css"]
+    "path", ["/", "/run?flow=a&run_id=b", "/healthz", "/api/runs", "/api/run", "/nowhere", "/openapi.json", "/static/app.css"]
 )
 def test_every_answer_carries_the_security_headers(api, path):
     headers = api.get(path).headers
@@ -140,7 +140,7 @@ def test_senders_with_the_ingest_key_are_served(locked):
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/run", "/api/flows", "/api/runs", "/api/live", "/openapi.json", "/static/page.css", "/nowhere"]
+    "path", ["/", "/run", "/api/flows", "/api/runs", "/api/live", "/openapi.json", "/static/app.css", "/nowhere"]
 )
 @pytest.mark.parametrize("shown", [None, "Bearer x", f"Bearer {KEY}"])
 def test_readers_without_the_token_are_refused(locked, path, shown):

@@ -27,7 +27,9 @@ class Visit:
 
     def __init__(self, browser: Browser, url: str, *, width: int = 1280, scheme: Any = "light") -> None:
         self.url = url
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+        )
         self.tab: Page = self.context.new_page()
         self.tab.set_default_timeout(WAIT_MILLIS)
         self.wrong: list[str] = []
@@ -95,7 +97,12 @@ def events_of(
         if status != "running":
             started = at
             at += 0 if status == "skipped" else int(millis * 1e6)
-            end = base | {"eventId": f"{span}-end", "status": status, "timestamp": format_time(at), "startedAt": format_time(started)}
+            end = base | {
+                "eventId": f"{span}-end",
+                "status": status,
+                "timestamp": format_time(at),
+                "startedAt": format_time(started),
+            }
             if status == "error":
                 end = {"error": {"name": "CardDeclined", "message": "insufficient funds", "stack": "Traceback\n  line 1"}} | end
             events.append(end)

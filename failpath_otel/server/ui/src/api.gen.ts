@@ -72,6 +72,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/flow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One flow: how a window of its newest runs went step by step, and its failures by kind. */
+        get: operations["getFlow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/runs": {
         parameters: {
             query?: never;
@@ -132,6 +149,23 @@ export interface paths {
         };
         /** What came in since the server's start, what of it was no step, and how it goes on to another server. */
         get: operations["getIntake"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/about": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The server's version and what it was told that pages need to know. */
+        get: operations["getAbout"];
         put?: never;
         post?: never;
         delete?: never;
@@ -268,6 +302,9 @@ export interface components {
         /**
          * FlowRow
          * @description A flow with its steps in flow order, declared ones first; ``discovered`` where flows.json does not declare the flow.
+         *
+         *         ``recent`` are its newest runs, at most 30, newest first. ``worst_step`` is null where none of the newest 100 runs failed.
+         *         ``never_reported`` are the declared steps that no run ever reported.
          */
         FlowRow: {
             slug: string;
@@ -276,15 +313,19 @@ export interface components {
             nodes: components["schemas"]["NodeRow"][];
             edges: components["schemas"]["EdgeRow"][];
             stats: components["schemas"]["FlowStats"];
+            recent: components["schemas"]["RunMark"][];
+            worstStep: components["schemas"]["WorstStep"] | null;
+            neverReported: string[];
         };
         /**
          * NodeRow
-         * @description A step of a flow; ``discovered`` where flows.json does not declare it.
+         * @description A step of a flow; ``discovered`` where flows.json does not declare it, ``reported`` where any run ever reported it.
          */
         NodeRow: {
             stepKey: string;
             label: string;
             discovered: boolean;
+            reported: boolean;
         };
         /**
          * EdgeRow
@@ -317,28 +358,64 @@ export interface components {
             p95Ms: number | null;
         };
         /**
-         * RunPage
-         * @description Runs, newest first. ``next_cursor`` gives the older ones; null at the end.
+         * RunMark
+         * @description A run as a mark within a strip. ``duration_ms`` is null while its status is ``running``.
          */
-        RunPage: {
-            runs: components["schemas"]["RunRow"][];
-            nextCursor: string | null;
-        };
-        /**
-         * RunRow
-         * @description A run within a list. ``ended_at`` and ``duration_ms`` are null while its status is ``running``.
-         */
-        RunRow: {
-            flowKey: string;
+        RunMark: {
             runId: string;
             /** @enum {unknown} */
             status: "error" | "incomplete" | "running" | "success";
             stuck: boolean;
             startedAt: string;
-            endedAt: string | null;
             durationMs: number | null;
-            steps: components["schemas"]["StepCounts"];
-            firstError: components["schemas"]["ErrorSummary"] | null;
+        };
+        /**
+         * WorstStep
+         * @description The step at which most runs failed first: ``failed`` of the newest ``of`` runs.
+         */
+        WorstStep: {
+            stepKey: string;
+            label: string;
+            failed: number;
+            of: number;
+        };
+        /**
+         * FlowDetail
+         * @description A flow, how a window of its runs went step by step, and its failures by kind.
+         *
+         *         ``runs`` are newest first. ``errors`` are the groups that were seen last, at most 50; ``other_errors`` counts the
+         *         failures in all others.
+         */
+        FlowDetail: {
+            slug: string;
+            name: string;
+            discovered: boolean;
+            stats: components["schemas"]["FlowStats"];
+            nodes: components["schemas"]["FlowNode"][];
+            edges: components["schemas"]["EdgeRow"][];
+            window: components["schemas"]["Window"];
+            runs: components["schemas"]["GridRun"][];
+            errors: components["schemas"]["ErrorGroup"][];
+            otherErrors: number;
+        };
+        /**
+         * FlowNode
+         * @description A step of a flow, and how it went within a window of runs.
+         *
+         *         ``counts``: the runs of the window by the step's status; ``stuck`` of those that are running take too long.
+         *         ``failed_first``: in how many of them it is the first step that failed. The percentiles are of all kept attempts, within
+         *         5 %.
+         */
+        FlowNode: {
+            stepKey: string;
+            label: string;
+            discovered: boolean;
+            reported: boolean;
+            counts: components["schemas"]["StepCounts"];
+            stuck: number;
+            failedFirst: number;
+            p50Ms: number | null;
+            p95Ms: number | null;
         };
         /**
          * StepCounts
@@ -357,6 +434,34 @@ export interface components {
             missing: number;
         };
         /**
+         * Window
+         * @description Which runs a view is of: ``runs`` of the ``asked`` ones are there, from the start of the newest to that of the oldest.
+         *
+         *         ``next_cursor`` gives the runs before them; null where there are none.
+         */
+        Window: {
+            asked: number;
+            runs: number;
+            newestAt: string | null;
+            oldestAt: string | null;
+            nextCursor: string | null;
+        };
+        /**
+         * GridRun
+         * @description A run of a window; ``cells`` has its steps in the order of the flow's nodes.
+         */
+        GridRun: {
+            runId: string;
+            /** @enum {unknown} */
+            status: "error" | "incomplete" | "running" | "success";
+            stuck: boolean;
+            startedAt: string;
+            endedAt: string | null;
+            durationMs: number | null;
+            cells: ("error" | "missing" | "running" | "skipped" | "stuck" | "success")[];
+            firstError: components["schemas"]["ErrorSummary"] | null;
+        };
+        /**
          * ErrorSummary
          * @description The earliest failure of a run that no later attempt healed. ``message`` is shortened to 500 characters.
          */
@@ -366,8 +471,56 @@ export interface components {
             message: string;
         };
         /**
+         * ErrorGroup
+         * @description Failures of one step that are alike: same error name, and the same message but for numbers, ids and quoted text.
+         *
+         *         ``message`` is the newest one, shortened to 500 characters. ``count`` is of the failures that are kept.
+         */
+        ErrorGroup: {
+            fingerprint: string;
+            stepKey: string;
+            label: string;
+            name: string;
+            message: string;
+            count: number;
+            firstSeenAt: string;
+            lastSeenAt: string;
+            lastRunId: string;
+        };
+        /**
+         * RunPage
+         * @description Runs, newest first. ``next_cursor`` gives the older ones; null at the end.
+         *
+         *         A search for text takes a bounded time and may end before anything, or all, is found. Then ``searched_to`` is the start of
+         *         the last run that was looked at, and ``next_cursor`` goes on from there; it is null where there is nothing left to look at.
+         *         Runs whose id equals or begins with the text come first, whenever they began.
+         */
+        RunPage: {
+            runs: components["schemas"]["RunRow"][];
+            nextCursor: string | null;
+            searchedTo: string | null;
+        };
+        /**
+         * RunRow
+         * @description A run within a list. ``ended_at`` and ``duration_ms`` are null while its status is ``running``.
+         */
+        RunRow: {
+            flowKey: string;
+            runId: string;
+            /** @enum {unknown} */
+            status: "error" | "incomplete" | "running" | "success";
+            stuck: boolean;
+            startedAt: string;
+            endedAt: string | null;
+            durationMs: number | null;
+            steps: components["schemas"]["StepCounts"];
+            firstError: components["schemas"]["ErrorSummary"] | null;
+        };
+        /**
          * RunDetail
          * @description A run with all its steps in flow order. ``last_arrival_at``: when the server last heard of it, by its own clock.
+         *
+         *         ``last_good`` is the id of the newest run of this flow that began before it and succeeded.
          */
         RunDetail: {
             flowKey: string;
@@ -383,10 +536,15 @@ export interface components {
             counts: components["schemas"]["StepCounts"];
             firstError: components["schemas"]["ErrorSummary"] | null;
             steps: components["schemas"]["StepRow"][];
+            edges: components["schemas"]["EdgeRow"][];
+            lastGood: string | null;
         };
         /**
          * StepRow
          * @description A step within a run. ``started_at`` is its first attempt's, all else its last attempt's.
+         *
+         *         The percentiles are of all kept attempts of this step in any run, within 5 %. It counts as stuck when it runs for longer
+         *         than ``stuck_after_ms``, which is ``stuck_learned`` where enough attempts tell how long it takes, and else the default.
          */
         StepRow: {
             stepKey: string;
@@ -406,6 +564,10 @@ export interface components {
             traceId: string | null;
             spanId: string | null;
             attempts: components["schemas"]["AttemptRow"][];
+            p50Ms: number | null;
+            p95Ms: number | null;
+            stuckAfterMs: number;
+            stuckLearned: boolean;
         };
         /**
          * StepError
@@ -450,11 +612,12 @@ export interface components {
         };
         /**
          * IntakeCounts
-         * @description What came in since the server's start.
+         * @description What came in since the server's start, which was at ``since``.
          *
          *         ``rejected`` items broke the contract, ``unmapped`` spans and records are no steps, ``incomplete`` ones carry only
-         *         some of the three identifying attributes. ``forward`` is null where events do not go on to another server; where they go on
-         *         and none are kept here, those that it took are the ``accepted`` ones.
+         *         some of the three identifying attributes. ``forward`` is null where events do not go on to another server; where they go
+         *         on and none are kept here, those that it took are the ``accepted`` ones, and ``retention`` is null. ``refusals``,
+         *         ``unknown`` and ``incomplete_samples`` hold at most 50 each.
          */
         IntakeCounts: {
             /** @default 0 */
@@ -471,6 +634,17 @@ export interface components {
             lastArrivalAt: string | null;
             /** @default null */
             forward: components["schemas"]["ForwardState"] | null;
+            since: string;
+            /** @default null */
+            lastRequest: components["schemas"]["LastRequest"] | null;
+            /** @default [] */
+            refusals: components["schemas"]["Refusal"][];
+            /** @default [] */
+            unknown: components["schemas"]["Unknown"][];
+            /** @default [] */
+            incompleteSamples: components["schemas"]["IncompleteSample"][];
+            /** @default null */
+            retention: components["schemas"]["RetentionRow"] | null;
         };
         /**
          * ForwardState
@@ -495,6 +669,79 @@ export interface components {
             lastError: string | null;
             /** @default null */
             lastErrorAt: string | null;
+        };
+        /**
+         * LastRequest
+         * @description The newest request of a sender. ``items`` is null where its body was not read; ``agent`` is its ``User-Agent``.
+         */
+        LastRequest: {
+            at: string;
+            path: string;
+            status: number;
+            items: number | null;
+            agent: string | null;
+        };
+        /**
+         * Refusal
+         * @description Items, or requests as a whole, that were refused for one reason.
+         *
+         *         ``status`` is the answer to the whole request; null where single items were refused and the others were taken.
+         *         ``sample`` is what the newest sender was told; ``reason`` is the same without the values in it.
+         */
+        Refusal: {
+            reason: string;
+            status: number | null;
+            count: number;
+            lastAt: string;
+            sample: string;
+        };
+        /**
+         * Unknown
+         * @description A flow that came while others are declared, or, with a step key, a step that its declared flow does not know.
+         *
+         *         ``nearest`` is the declared flow or step that is written most alike; null where none is.
+         */
+        Unknown: {
+            flow: string;
+            stepKey: string | null;
+            nearest: string | null;
+        };
+        /**
+         * IncompleteSample
+         * @description Spans or log records of one service that lack the attributes ``missing`` of the three that name a step.
+         */
+        IncompleteSample: {
+            missing: string[];
+            service: string | null;
+            count: number;
+        };
+        /**
+         * RetentionRow
+         * @description What is kept and what was deleted since the server's start.
+         *
+         *         A limit is null where there is none. ``size_bytes`` is what the database takes, without free pages.
+         */
+        RetentionRow: {
+            retainSeconds: number | null;
+            maxSizeBytes: number | null;
+            sizeBytes: number;
+            runs: number;
+            oldestRunAt: string | null;
+            deletedRuns: number;
+        };
+        /**
+         * AboutRow
+         * @description What a page needs to know of the server.
+         *
+         *         ``trace_url`` is a link to a trace with ``{trace_id}`` and perhaps ``{span_id}`` in it; null where none is set.
+         *         ``keeps_runs`` is false for a bridge without a store: only what came in can be read there.
+         */
+        AboutRow: {
+            version: string;
+            keepsRuns: boolean;
+            traceUrl: string | null;
+            stuckAfterSeconds: number;
+            quietSeconds: number;
         };
         /**
          * Change
@@ -855,7 +1102,70 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description There is no such run, or this server keeps none. */
+            /** @description There is no such flow or run, or this server keeps none. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The server does not answer to this host name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    getFlow: {
+        parameters: {
+            query: {
+                /** @description The flow's slug. */
+                flow: string;
+                /** @description How many runs the window holds at most. */
+                last?: number;
+                /** @description The window's nextCursor of an earlier answer, for the runs before that window. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlowDetail"];
+                };
+            };
+            /** @description The request is malformed; detail says where. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The key is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description There is no such flow or run, or this server keeps none. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -882,8 +1192,12 @@ export interface operations {
                 flow?: string;
                 /** @description Only runs with this status. */
                 status?: "error" | "incomplete" | "running" | "success";
-                /** @description Only runs whose id contains this text. */
+                /** @description Only runs with this text in their id, in a value of their metadata, or in an error's name or message. */
                 q?: string;
+                /** @description Only runs that began then or later: RFC 3339. */
+                since?: string;
+                /** @description Only runs that began before: RFC 3339. */
+                until?: string;
                 /** @description At most so many. */
                 limit?: number;
                 /** @description The nextCursor of the page before. */
@@ -922,7 +1236,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description There is no such run, or this server keeps none. */
+            /** @description There is no such flow or run, or this server keeps none. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -983,7 +1297,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description There is no such run, or this server keeps none. */
+            /** @description There is no such flow or run, or this server keeps none. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -1044,7 +1358,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description There is no such run, or this server keeps none. */
+            /** @description There is no such flow or run, or this server keeps none. */
             404: {
                 headers: {
                     [name: string]: unknown;
@@ -1080,6 +1394,53 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["IntakeCounts"];
+                };
+            };
+            /** @description The request is malformed; detail says where. */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The key is missing or wrong. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description The server does not answer to this host name. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    getAbout: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Done. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AboutRow"];
                 };
             };
             /** @description The request is malformed; detail says where. */
@@ -1150,7 +1511,7 @@ export interface operations {
                     "application/problem+json": components["schemas"]["ProblemDocument"];
                 };
             };
-            /** @description There is no such run, or this server keeps none. */
+            /** @description There is no such flow or run, or this server keeps none. */
             404: {
                 headers: {
                     [name: string]: unknown;

@@ -1,8 +1,11 @@
 // The frame around the pages: where one can go, what the keyboard does everywhere, and whether the page is live.
 import type { JSX } from "preact";
 import { useEffect } from "preact/hooks";
+import type { About } from "./api";
+import { useRead } from "./data";
 import { LiveMark } from "./frame";
 import { Help, listen, useKeys } from "./keys";
+import { start } from "./live";
 import { FlowPage } from "./pages/flow";
 import { FlowsPage } from "./pages/flows";
 import { IntakePage } from "./pages/intake";
@@ -20,7 +23,13 @@ const PLACES = [
 export function App(): JSX.Element {
   const { path, params } = usePlace();
   const utc = useUtc();
+  const about = useRead<About>("/api/about");
+  const keeps = about.data?.keepsRuns ?? about.error !== undefined;
   useEffect(listen, []);
+  useEffect(() => {
+    // A bridge without a store has no news; whether this is one is known by the first answer.
+    if (about.error || about.data?.keepsRuns) start();
+  }, [about.error, about.data?.keepsRuns]);
   useKeys([
     ...PLACES.map(({ path: to, name, keys }) => ({ keys, does: `${name}`, act: () => navigate(to) })),
     { keys: "g e", does: "Runs that failed", act: () => navigate("/runs?status=error") },
@@ -43,14 +52,14 @@ export function App(): JSX.Element {
           failpath-otel
         </a>
         <nav class="places" aria-label="Pages">
-          {PLACES.map(({ path: to, name }) => (
+          {PLACES.filter(({ path: to }) => about.data?.keepsRuns !== false || to === "/intake").map(({ path: to, name }) => (
             <a key={to} href={to} {...(within === to ? { "aria-current": path === to ? "page" : "true" } : {})}>
               {name}
             </a>
           ))}
         </nav>
         <span class="aside">
-          <LiveMark />
+          {about.data?.keepsRuns !== false && <LiveMark />}
           <button type="button" class="plain" onClick={switchUtc} title="Times in UTC or in this zone (u)">
             {utc ? "UTC" : "local"}
             <span class="unseen"> times</span>
@@ -66,11 +75,12 @@ export function App(): JSX.Element {
         </span>
       </header>
       <main id="content" tabIndex={-1}>
-        {path === "/" && <FlowsPage />}
-        {path === "/flow" && <FlowPage key={params.get("flow")} params={params} />}
-        {path === "/runs" && <RunsPage params={params} />}
-        {path === "/run" && <RunPage key={`${params.get("flow")} ${params.get("run_id")}`} params={params} />}
-        {path === "/intake" && <IntakePage />}
+        {about.data?.keepsRuns === false && <IntakePage bridge />}
+        {keeps && path === "/" && <FlowsPage />}
+        {keeps && path === "/flow" && <FlowPage key={params.get("flow")} params={params} />}
+        {keeps && path === "/runs" && <RunsPage params={params} />}
+        {keeps && path === "/run" && <RunPage key={`${params.get("flow")} ${params.get("run_id")}`} params={params} />}
+        {keeps && path === "/intake" && <IntakePage />}
       </main>
     </div>
   );

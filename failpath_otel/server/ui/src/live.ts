@@ -12,10 +12,13 @@ const watchers = new Set<(state: Liveness) => void>();
 let source: EventSource | null = null;
 let state: Liveness = "connecting";
 let missed = false;
+let started = false;
 let gathered: Change[] = [];
 
-/** Starts to follow; called once. */
+/** Starts to follow. */
 export function start(): void {
+  if (started) return;
+  started = true;
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   addEventListener("pagehide", close);
   addEventListener("pageshow", () => source === null && !document.hidden && open());

@@ -7,13 +7,19 @@ import { Begin } from "../parts/begin";
 import { Ago, count, duration, Id, Moment, Prose } from "../text";
 import { link } from "../url";
 
-export function IntakePage(): JSX.Element {
+/** `bridge`: this server keeps no run, so this is all that it can show. */
+export function IntakePage({ bridge = false }: { bridge?: boolean }): JSX.Element {
   useTitle("Intake");
   // Not every request changes a run, so this is read by the clock, too.
   const read = useRead<IntakeCounts>("/api/intake", { live: () => true, ages: () => true });
   return (
     <>
-      <h1>Intake</h1>
+      <h1>{bridge ? "No run is kept here" : "Intake"}</h1>
+      {bridge && read.data?.forward && (
+        <p>
+          What comes in goes on to <code>{read.data.forward.to}</code>, where the runs are.
+        </p>
+      )}
       <Loaded read={read}>{(intake) => <Intake intake={intake} />}</Loaded>
     </>
   );
@@ -74,7 +80,7 @@ function Intake({ intake }: { intake: IntakeCounts }): JSX.Element {
 
       {refusals.length > 0 && (
         <Part title="Refused">
-          <Table heads={["Times", "Reason", "The newest", "Last"]}>
+          <Table name="Reasons of refusals" heads={["Times", "Reason", "The newest", "Last"]}>
             {refusals.map((refusal) => (
               <tr key={`${refusal.status} ${refusal.reason}`}>
                 <td class="number">{refusal.count.toLocaleString("en")}</td>
@@ -95,7 +101,7 @@ function Intake({ intake }: { intake: IntakeCounts }): JSX.Element {
 
       {unknown.length > 0 && (
         <Part title="Not in flows.json" says="Runs and steps under these names are shown all the same. Where a name is a slip, the step that was meant is missing from its runs.">
-          <Table heads={["Flow", "Step", "Did you mean"]}>
+          <Table name="Names that are not declared" heads={["Flow", "Step", "Did you mean"]}>
             {unknown.map(({ flow, stepKey, nearest }) => (
               <tr key={`${flow}\n${stepKey}`}>
                 <th scope="row">
@@ -113,7 +119,7 @@ function Intake({ intake }: { intake: IntakeCounts }): JSX.Element {
 
       {incompleteSamples.length > 0 && (
         <Part title="Incomplete" says="These spans or records name a step in part only, so it is not known which step of which run they are.">
-          <Table heads={["Times", "Service", "What they lack"]}>
+          <Table name="What incomplete spans lack" heads={["Times", "Service", "What they lack"]}>
             {incompleteSamples.map((sample) => (
               <tr key={`${sample.service} ${sample.missing.join()}`}>
                 <td class="number">{sample.count.toLocaleString("en")}</td>
@@ -200,9 +206,9 @@ function Part({ title, says, children }: { title: string; says?: string; childre
   );
 }
 
-function Table({ heads, children }: { heads: readonly string[]; children: ComponentChildren }): JSX.Element {
+function Table({ name, heads, children }: { name: string; heads: readonly string[]; children: ComponentChildren }): JSX.Element {
   return (
-    <div class="scroll">
+    <div class="scroll" role="region" aria-label={name} tabIndex={0}>
       <table class="listing">
         <thead>
           <tr>

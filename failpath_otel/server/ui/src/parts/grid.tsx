@@ -121,12 +121,12 @@ export function Grid({ flow, nodes, runs, step }: Props): JSX.Element {
               <g key={row} role="row" aria-rowindex={row + 1} aria-label={row === 0 ? "run" : plain(nodes[row - 1]?.label ?? "")}>
                 {runs.slice(from, to).map((run, n) => {
                   const column = from + n;
-                  const cell = row === 0 ? lookOf(run) : (run.cells[row - 1] ?? "missing");
+                  const cell = lookAt(run, nodes, row);
                   const isActive = current?.runId === run.runId && current.row === row;
                   return (
-                    <g key={run.runId} role="gridcell" id={atOf(row, column)} aria-colindex={column + 1} aria-label={`${plain(run.runId)}: ${cell}`}>
+                    <g key={run.runId} role="gridcell" id={atOf(row, column)} aria-colindex={column + 1} aria-label={`${plain(run.runId)}: ${cell ?? "not declared, not reported"}`}>
                       {isActive && <rect class="grid-active" x={column * COLUMN + 1} y={row * ROW + 1} width={COLUMN - 2} height={ROW - 2} rx="3" />}
-                      <use href={`#grid-mark-${cell}`} x={column * COLUMN + (COLUMN - MARK) / 2} y={row * ROW + (ROW - MARK) / 2} width={MARK} height={MARK} />
+                      {cell && <use href={`#grid-mark-${cell}`} x={column * COLUMN + (COLUMN - MARK) / 2} y={row * ROW + (ROW - MARK) / 2} width={MARK} height={MARK} />}
                     </g>
                   );
                 })}
@@ -140,13 +140,20 @@ export function Grid({ flow, nodes, runs, step }: Props): JSX.Element {
   );
 }
 
+/** What stands in a cell; nothing where a step that is not declared did not report, for such a step cannot be missing. */
+function lookAt(run: GridRun, nodes: readonly FlowNode[], row: number): Look | null {
+  if (row === 0) return lookOf(run);
+  const cell = run.cells[row - 1] ?? "missing";
+  return cell === "missing" && nodes[row - 1]?.discovered ? null : cell;
+}
+
 /** What is under the pointer or chosen by the keyboard, in words; always one line high. */
 function Told({ at, runs, nodes }: { at: At | null; runs: readonly GridRun[]; nodes: readonly FlowNode[] }): JSX.Element {
   const utc = useUtc();
   const run = at && runs.find(({ runId }) => runId === at.runId);
   if (!at || !run) return <p class="grid-told quiet">Point at a mark, or use the arrow keys; Enter opens the run.</p>;
   const node = nodes[at.row - 1];
-  const look = at.row === 0 ? lookOf(run) : (run.cells[at.row - 1] ?? "missing");
+  const look = lookAt(run, nodes, at.row);
   const { date, clock } = moment(run.startedAt, utc);
   return (
     <p class="grid-told">
@@ -158,7 +165,7 @@ function Told({ at, runs, nodes }: { at: At | null; runs: readonly GridRun[]; no
           <Id text={node.label} />{" "}
         </>
       )}
-      <strong class={`is-${look}`}>{look}</strong>
+      {look ? <strong class={`is-${look}`}>{look}</strong> : <span class="quiet">did not report this step, which is not declared</span>}
       {run.firstError && (at.row === 0 || run.firstError.stepKey === node?.stepKey) && (
         <>
           {" "}
