@@ -1,4 +1,4 @@
-"""Takes the README's pictures from a running demo: the list of runs and one run, light and dark.
+"""Takes the README's pictures from a running demo: flows, a flow, runs and a run, light and dark.
 
 ``make screenshots``. Needs Chromium (FAILPATH_CHROMIUM, or ``chromium`` on the path) and the extras ``demo`` and ``test``.
 """
@@ -22,10 +22,16 @@ FOLDER: Final = Path(__file__).parent
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
 WIDTH: Final = 1200
 START_SECONDS: Final = 90
+# Stacks would show where this checkout lies.
+SHORTEN: Final = """root => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) texts.currentNode.data = texts.currentNode.data.replaceAll(root, "");
+}"""
+PAGES: Final = (("flows", "/", ".card"), ("flow", "/flow?flow=checkout", ".scatter svg"), ("runs", "/runs", ".runs tbody tr"))
 
 
 def main() -> None:
-    """Writes ``runs-light.png``, ``runs-dark.png``, ``run-light.png`` and ``run-dark.png`` beside this file."""
+    """Writes ``flows``, ``flow``, ``runs`` and ``run``, each ``-light.png`` and ``-dark.png``, beside this file."""
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "demo"
         with written.open("wb") as output:
@@ -56,12 +62,14 @@ def take(address: str) -> None:
         for scheme in SCHEMES:
             context = browser.new_context(color_scheme=scheme, viewport={"width": WIDTH, "height": 640})
             tab = context.new_page()
-            tab.goto(address)
-            keep(tab, f"runs-{scheme}")
-            tab.goto(f"{address}/?status=error")
-            tab.locator(".cell-run a").last.click()
-            # Not the stack: it would show where this checkout lies.
-            tab.locator(".step.is-error summary", has_text="Metadata").first.click()
+            for name, path, shown in PAGES:
+                tab.goto(f"{address}{path}")
+                tab.locator(shown).first.wait_for()
+                keep(tab, f"{name}-{scheme}")
+            tab.goto(f"{address}/runs?status=error")
+            tab.locator(".runs tbody th a").last.click()
+            tab.locator(".stack").first.wait_for()
+            tab.evaluate(SHORTEN, f"{FOLDER.parent.parent}/")
             keep(tab, f"run-{scheme}")
             context.close()
         browser.close()

@@ -135,7 +135,7 @@ function Detail({ detail, last, cursor, step }: Props): JSX.Element {
 }
 
 function graphNode(node: FlowNode, of: number): GraphNode {
-  const look: Look = !node.reported ? "missing" : node.counts.error > 0 ? "error" : node.counts.running > 0 ? "running" : "success";
+  const look: Look = !node.reported ? "missing" : node.counts.error > 0 ? "error" : node.stuck > 0 ? "stuck" : node.counts.running > 0 ? "running" : "success";
   const reported = node.counts.success + node.counts.error;
   const lines = node.reported
     ? [reported > 0 ? `${percent(node.counts.success, reported)} success` : "not run", ...(node.p95Ms === null ? [] : [`p95 ${duration(node.p95Ms)}`])]
