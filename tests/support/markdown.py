@@ -26,7 +26,8 @@ class Block:
 def documents(root: Path) -> list[Path]:
     """Every document that a reader is meant to read."""
     top = [root / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-    return [*top, *sorted((root / "docs").rglob("*.md")), *sorted((root / "examples").rglob("*.md"))]
+    folders = ("collector-config", "docs", "examples")
+    return [*top, *(document for folder in folders for document in sorted((root / folder).rglob("*.md")))]
 
 
 def blocks(document: Path) -> Iterator[Block]:
