@@ -106,6 +106,7 @@ class Collector:
             "OTELCOL_OTLP_HTTP": f"127.0.0.1:{self.http_port}",
             "OTELCOL_HEALTH": f"127.0.0.1:{self.health_port}",
             "OTELCOL_STORAGE": str(self.folder / "storage"),
+            "OTELCOL_METRICS_PORT": str(self.metrics_port),
         }
         return {**own, **self.env}
 
@@ -178,6 +179,19 @@ class Collector:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def generate(telemetrygen: Path, *arguments: str) -> None:
+    """Runs ``telemetrygen``, as fast as it can; fails with what it says."""
+    done = subprocess.run(
+        [telemetrygen, *arguments, "--otlp-insecure", "--rate", "0"],
+        env=environment({"HOME": os.environ.get("HOME", "/")}),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 StartCollector = Callable[..., Collector]
