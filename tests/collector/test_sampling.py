@@ -194,7 +194,7 @@ def test_spans_that_come_after_the_decision_follow_it(start: Start, api: Client,
     until(lambda: len(backend.traces) == 2)
     assert {item.attributes["failpath.run.id"] for item in backend.traces} == {"r1"}
     until(lambda: collector.metric("processor_tail_sampling_early_releases_from_cache_decision") == 2)
-    assert len(api.get("/api/run/events", flow="checkout", run_id="r2").json["events"]) == 2
+    until(lambda: len(api.get("/api/run/events", flow="checkout", run_id="r2").json["events"]) == 2)
 
 
 def test_log_records_go_to_the_backend_whatever_they_are_and_only_events_to_the_server(
