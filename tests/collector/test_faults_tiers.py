@@ -228,6 +228,28 @@ def test_a_queue_that_does_not_hold_its_senders_tells_them_to_try_again(
     nothing_given_up(gateway)
 
 
+def test_an_agent_over_its_memory_limit_refuses_and_senders_keep_what_they_have(
+    start_gateway: Callable[[], Collector], start_collector: StartCollector, send_to: SendTo, api: Client
+) -> None:
+    # Less than it has before the first span.
+    limit = ("--config", "yaml:processors::memory_limiter: {limit_mib: 4, spike_limit_mib: 1, check_interval: 100ms}")
+    gateway = start_gateway()
+    agent = start_collector("agent.yaml", before(gateway), arguments=(*AGENT, *limit))
+    until(lambda: "usage is above soft limit" in agent.said(1000))
+    with send_to(agent) as service:
+        service.checkouts(8)
+        assert service.client.flush(1000).pending
+        assert run_ids(api) == set()
+        until(lambda: agent.metric("receiver_refused_log_records"))
+        agent.stop()
+        agent.arguments = AGENT
+        agent.start()
+        assert service.client.flush(20_000)
+        assert service.client.stats().dropped == {}
+        assert_exact(api, service)
+    nothing_given_up(agent, gateway)
+
+
 def test_one_of_two_gateways_killed_under_load_costs_nothing_once_it_is_back(
     start_gateway: Callable[[], Collector],
     start_agent: Callable[..., Collector],
@@ -334,3 +356,23 @@ def test_what_both_tiers_hold_while_the_server_is_down_arrives_though_both_are_k
     until(lambda: len(spans_of(backend)) == service.attempts)
     until(lambda: queued(agent, LOAD_BALANCING) == queued(gateway) == 0)
     nothing_given_up(agent, gateway)
+
+
+def test_a_sampler_killed_while_the_server_is_down_loses_nothing_of_failpaths(
+    start_collector: StartCollector, gated: Gate, backend: OtlpBackend, send_to: SendTo, api: Client
+) -> None:
+    env = {"FAILPATH_ENDPOINT": gated.url, "BACKEND_ENDPOINT": backend.url, "SAMPLING_DECISION_WAIT": "60s"}
+    sampler = start_collector("sampling.yaml", env, arguments=(*GATEWAY, *STRICT))
+    down(gated)
+    with send_to(sampler) as service:
+        service.checkouts(8)
+        acknowledged(service, sampler)
+    sampler.kill()
+    back(gated)
+    sampler.start()
+    assert_exact(api, service, events=service.events)
+    # The backend may have some twice: what it took just before the kill.
+    until(lambda: len({item.attributes["failpath.event.id"] for item in backend.logs}) == service.events)
+    # What was not decided yet was in memory.
+    assert backend.traces == []
+    nothing_given_up(sampler)
