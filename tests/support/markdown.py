@@ -52,7 +52,7 @@ def anchors(document: Path) -> set[str]:
 
 def table(document: Path, heading: str) -> list[list[str]]:
     """The rows of the first table under a heading, without its head; cells without the backticks around them."""
-    below = document.read_text().split(f"\n{heading}\n", 1)[1]
+    below = f"\n{document.read_text()}".split(f"\n{heading}\n", 1)[1]
     rows: list[list[str]] = []
     for line in below.splitlines():
         if line.startswith("|"):
