@@ -36,8 +36,9 @@ test-oldest: .venv-oldest/.stamp-test
 	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: collector
-collector: ## Builds the Collector that the tests use, unless it is in the cache already; needs Go
+collector: ## Builds the Collector that the tests use and unpacks a Prometheus, unless they are in the cache; needs Go
 	@tools/collector.sh
+	tools/prometheus.sh
 
 .PHONY: check
 check: $(DEV) ## Lint, format, types, and the arrows between modules
