@@ -1,4 +1,4 @@
-"""One run by several ways: events and spans apart, twice, late, out of order, beside a direct way, over an outage. Known once."""
+"""One run by several ways: events and spans apart, twice, late, shuffled, beside a direct way, over an outage. Known once."""
 
 from __future__ import annotations
 
