@@ -12,7 +12,7 @@ from support.collector import CONFIGS, Collector, StartCollector, generate, vali
 from support.otlp_backend import OtlpBackend
 from support.otlp_bodies import PROTOBUF, logs
 from support.served import Client, until
-from support.shop import assert_exact, known, run_ids, shop
+from support.shop import assert_exact, known, run_ids, shop, stored_events
 
 from failpath_otel import FailpathClient
 
@@ -109,7 +109,7 @@ def test_each_trace_goes_to_one_gateway_and_both_have_some(
     generate(telemetrygen, "traces", "--otlp-endpoint", agent.grpc_endpoint, "--traces", "40", *each)
     until(lambda: len(backend.traces) >= 80)
     assert len(backend.traces) == 80
-    until(lambda: len(api.get("/api/run/events", flow="checkout", run_id="generated").json["events"]) == 80)
+    until(lambda: stored_events(api, ["generated"]) == 80)
     of_trace: dict[bytes, int] = defaultdict(int)
     for item in backend.traces:
         of_trace[item.proto.trace_id] += 1

@@ -27,18 +27,19 @@ STRICT = ("--config", "yaml:processors::filter/failpath::error_mode: propagate")
 LOAD_BALANCING = "load_balancing"
 
 Refusal = Callable[[Gate], None]
+Start = Callable[..., Collector]
 SendTo = Callable[[Collector], contextlib.AbstractContextManager[Shop]]
 
 
 @pytest.fixture
-def start_gateway(start_collector: StartCollector, gated: Gate, backend: OtlpBackend) -> Callable[[], Collector]:
+def start_gateway(start_collector: StartCollector, gated: Gate, backend: OtlpBackend) -> Start:
     """Starts a gateway whose way to the server leads through the gate, and of whose disk little may be used."""
     env = {"FAILPATH_ENDPOINT": gated.url, "BACKEND_ENDPOINT": backend.url, "OTELCOL_QUEUE_BYTES": str(QUEUE_BYTES)}
-    return lambda: start_collector("gateway.yaml", env, arguments=(*GATEWAY, *STRICT))
+    return lambda *more: start_collector("gateway.yaml", env, arguments=(*GATEWAY, *STRICT, *more))
 
 
 @pytest.fixture
-def start_agent(start_collector: StartCollector) -> Callable[..., Collector]:
+def start_agent(start_collector: StartCollector) -> Start:
     """Starts an agent before these gateways."""
 
     def begin(*gateways: Collector) -> Collector:
@@ -153,7 +154,7 @@ def under_load(service: Shop) -> Iterator[None]:
 @pytest.mark.parametrize("outage", [refused, down])
 def test_a_gateway_killed_with_a_full_queue_brings_all_that_it_acknowledged_when_it_is_started_again(
     outage: Refusal,
-    start_gateway: Callable[[], Collector],
+    start_gateway: Start,
     send_to: SendTo,
     gated: Gate,
     api: Client,
@@ -180,7 +181,7 @@ def test_a_gateway_killed_with_a_full_queue_brings_all_that_it_acknowledged_when
 
 
 def test_a_full_queue_holds_its_senders_until_there_is_room(
-    start_gateway: Callable[[], Collector], send_to: SendTo, gated: Gate, api: Client
+    start_gateway: Start, send_to: SendTo, gated: Gate, api: Client
 ) -> None:
     gateway = start_gateway()
     refused(gated)
@@ -208,11 +209,9 @@ def test_a_full_queue_holds_its_senders_until_there_is_room(
 
 
 def test_a_queue_that_does_not_hold_its_senders_tells_them_to_try_again(
-    start_collector: StartCollector, gated: Gate, backend: OtlpBackend, send_to: SendTo, api: Client
+    start_gateway: Start, send_to: SendTo, gated: Gate, api: Client
 ) -> None:
-    env = {"FAILPATH_ENDPOINT": gated.url, "BACKEND_ENDPOINT": backend.url, "OTELCOL_QUEUE_BYTES": str(QUEUE_BYTES)}
-    told = ("--config", "yaml:exporters::otlp_http/failpath::sending_queue::block_on_overflow: false")
-    gateway = start_collector("gateway.yaml", env, arguments=(*GATEWAY, *told))
+    gateway = start_gateway("--config", "yaml:exporters::otlp_http/failpath::sending_queue::block_on_overflow: false")
     refused(gated)
     with send_to(gateway) as service:
         filled(service, gateway)
@@ -229,7 +228,7 @@ def test_a_queue_that_does_not_hold_its_senders_tells_them_to_try_again(
 
 
 def test_an_agent_over_its_memory_limit_refuses_and_senders_keep_what_they_have(
-    start_gateway: Callable[[], Collector], start_collector: StartCollector, send_to: SendTo, api: Client
+    start_gateway: Start, start_collector: StartCollector, send_to: SendTo, api: Client
 ) -> None:
     # Less than it has before the first span.
     limit = ("--config", "yaml:processors::memory_limiter: {limit_mib: 4, spike_limit_mib: 1, check_interval: 100ms}")
@@ -251,8 +250,8 @@ def test_an_agent_over_its_memory_limit_refuses_and_senders_keep_what_they_have(
 
 
 def test_one_of_two_gateways_killed_under_load_costs_nothing_once_it_is_back(
-    start_gateway: Callable[[], Collector],
-    start_agent: Callable[..., Collector],
+    start_gateway: Start,
+    start_agent: Start,
     send_to: SendTo,
     api: Client,
     backend: OtlpBackend,
@@ -277,8 +276,8 @@ def test_one_of_two_gateways_killed_under_load_costs_nothing_once_it_is_back(
 
 
 def test_what_a_gateway_that_does_not_come_back_had_not_taken_goes_to_the_other_when_agents_know(
-    start_gateway: Callable[[], Collector],
-    start_agent: Callable[..., Collector],
+    start_gateway: Start,
+    start_agent: Start,
     send_to: SendTo,
     api: Client,
     backend: OtlpBackend,
@@ -304,8 +303,8 @@ def test_what_a_gateway_that_does_not_come_back_had_not_taken_goes_to_the_other_
 
 
 def test_an_agent_killed_while_no_gateway_is_there_brings_all_that_it_acknowledged(
-    start_gateway: Callable[[], Collector],
-    start_agent: Callable[..., Collector],
+    start_gateway: Start,
+    start_agent: Start,
     send_to: SendTo,
     api: Client,
     backend: OtlpBackend,
@@ -326,11 +325,34 @@ def test_an_agent_killed_while_no_gateway_is_there_brings_all_that_it_acknowledg
     nothing_given_up(agent, *gateways)
 
 
+def test_an_agent_killed_under_load_costs_nothing_that_a_client_sends_again(
+    start_gateway: Start,
+    start_agent: Start,
+    api: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gateway = start_gateway()
+    agent = start_agent(gateway)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", agent.endpoint)
+    with shop(exporter="otlp") as service:
+        with under_load(service):
+            for _ in range(2):
+                until(lambda: agent.metric("receiver_accepted_log_records"))
+                agent.kill()
+                made = len(service.done)
+                until(lambda made=made: len(service.done) > made + 10)
+                agent.start()
+        assert service.client.flush(20_000)
+        assert service.client.stats().dropped == {}
+        assert_exact(api, service, events=service.events)
+    nothing_given_up(agent, gateway)
+
+
 @pytest.mark.parametrize("outage", [refused, down])
 def test_what_both_tiers_hold_while_the_server_is_down_arrives_though_both_are_killed(
     outage: Refusal,
-    start_gateway: Callable[[], Collector],
-    start_agent: Callable[..., Collector],
+    start_gateway: Start,
+    start_agent: Start,
     send_to: SendTo,
     gated: Gate,
     api: Client,

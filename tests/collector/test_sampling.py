@@ -14,7 +14,7 @@ from support.collector import CONFIGS, Collector, StartCollector, generate, vali
 from support.otlp_backend import OtlpBackend
 from support.otlp_bodies import PROTOBUF, add_span, logs, step, traces
 from support.served import Client, until
-from support.shop import Shop, assert_exact, run_ids, shop
+from support.shop import Shop, assert_exact, run_ids, shop, stored_events
 
 CONFIG = "sampling.yaml"
 # A condition that cannot be evaluated costs the request, and so is seen.
@@ -194,7 +194,7 @@ def test_spans_that_come_after_the_decision_follow_it(start: Start, api: Client,
     until(lambda: len(backend.traces) == 2)
     assert {item.attributes["failpath.run.id"] for item in backend.traces} == {"r1"}
     until(lambda: collector.metric("processor_tail_sampling_early_releases_from_cache_decision") == 2)
-    until(lambda: len(api.get("/api/run/events", flow="checkout", run_id="r2").json["events"]) == 2)
+    until(lambda: stored_events(api, ["r2"]) == 2)
 
 
 def test_log_records_go_to_the_backend_whatever_they_are_and_only_events_to_the_server(
@@ -220,7 +220,7 @@ def test_spans_of_telemetrygen_that_failed_are_kept(
     until(lambda: len(backend.traces) >= 20)
     assert {item.resource["service.name"] for item in backend.traces} == {"telemetrygen"}
     assert len(backend.traces) == 20
-    until(lambda: len(api.get("/api/run/events", flow="checkout", run_id="generated").json["events"]) == 40)
+    until(lambda: stored_events(api, ["generated"]) == 40)
 
 
 def test_behind_agents_the_spans_of_a_trace_meet_in_one_sampler(
