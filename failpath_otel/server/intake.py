@@ -1,4 +1,7 @@
-"""The three ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``. Answered once a sender may forget what it sent."""
+"""The ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``, and OTLP/gRPC.
+
+Answered once a sender may forget what it sent.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ class Intake:
         """``POST /v1/events``."""
         if media_type(scope) != JSON:
             raise _unsupported(media_type(scope), JSON)
-        events, rejected = await self._decoded(scope, receive, read_events)
+        events, rejected = await self._decoded(*await self._received(scope, receive), read_events)
         receipt = await self._submit(events)
         self._taker.count("rejected", len(rejected))
         rejected += (Rejected(event_id, reason) for event_id, reason in receipt.rejected.items())
@@ -61,16 +64,27 @@ class Intake:
         kind = media_type(scope)
         if kind not in MEDIA_TYPES:
             raise _unsupported(kind, " or ".join(sorted(MEDIA_TYPES)))
-        decoded: Decoded = await self._decoded(scope, receive, lambda body: signal.decode(body, kind))
+        return Response(await self.take(signal, kind, *await self._received(scope, receive)), 200, media_type=kind)
+
+    async def take(self, signal: Signal, kind: str, raw: bytes, compressed: bool) -> bytes:
+        """Takes an OTLP request, by whatever way it came, and gives the body of the answer to it.
+
+        Raises:
+            Problem: The request is refused as a whole.
+        """
+        decoded: Decoded = await self._decoded(raw, compressed, lambda body: signal.decode(body, kind))
         receipt = await self._submit(decoded.events)
         self._taker.count("rejected", len(decoded.rejected))
         self._taker.count("unmapped", decoded.unmapped)
         self._taker.count("incomplete", decoded.incomplete)
-        return Response(signal.answer([*decoded.rejected, *receipt.rejected.values()], kind), 200, media_type=kind)
+        return signal.answer([*decoded.rejected, *receipt.rejected.values()], kind)
 
-    async def _decoded(self, scope: Scope, receive: Receive, decode: Callable[[bytes], _T]) -> _T:
+    async def _received(self, scope: Scope, receive: Receive) -> tuple[bytes, bool]:
+        """The body as it came, and whether it is compressed."""
         compressed = is_gzip(scope)
-        raw = await self._lifetime.until_closing(read_wire(scope, receive))
+        return await self._lifetime.until_closing(read_wire(scope, receive)), compressed
+
+    async def _decoded(self, raw: bytes, compressed: bool, decode: Callable[[bytes], _T]) -> _T:
         work = partial(_inflated_and_decoded, raw, compressed, decode)
         try:
             if len(raw) <= IN_LOOP_BYTES and not compressed:
