@@ -23,6 +23,10 @@ help: ## Lists the targets
 demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows the runs
 	@.venv/bin/failpath-otel demo
 
+.PHONY: example-collector
+example-collector: $(DEMO) collector ## Starts a server, a Collector and a service, and shows steps that came through the Collector
+	@.venv/bin/python examples/collector_routing/run.py
+
 .PHONY: test
 test: $(BASE) collector ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
