@@ -23,6 +23,10 @@ help: ## Lists the targets
 demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows the runs
 	@.venv/bin/failpath-otel demo
 
+.PHONY: example-collector
+example-collector: $(DEMO) collector ## Starts a server, a Collector and a service, and shows steps that came through the Collector
+	@.venv/bin/python examples/collector_routing/run.py
+
 .PHONY: test
 test: $(BASE) collector axe ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
@@ -41,8 +45,9 @@ axe:
 	@tools/ui.sh --install
 
 .PHONY: collector
-collector: ## Builds the Collector that the tests use, unless it is in the cache already; needs Go
+collector: ## Builds the Collector that the tests use and unpacks a Prometheus, unless they are in the cache; needs Go
 	@tools/collector.sh
+	tools/prometheus.sh
 
 .PHONY: ui
 ui: $(DEV) ## Builds the dashboard's static files from failpath_otel/server/ui; needs Node

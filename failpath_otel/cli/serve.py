@@ -9,6 +9,7 @@ import click
 from failpath_otel.cli.forwarding import destination_of, useless_without_store
 from failpath_otel.flows import Flows, find_flows_file, load_flows
 from failpath_otel.server.quantity import bytes_of, seconds_of
+from failpath_otel.server.serve import Address
 from failpath_otel.server.serve import serve as run_server
 from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_STUCK_AFTER_SECONDS, Settings, default_db
 
@@ -25,6 +26,13 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     show_default=True,
     show_envvar=True,
     help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--grpc-port",
+    envvar="FAILPATH_GRPC_PORT",
+    type=int,
+    show_envvar=True,
+    help="Port to take OTLP/gRPC on as well, such as 4317; 0 takes a free one. [default: none]",
 )
 @click.option(
     "--db",
@@ -110,6 +118,7 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
 def serve(
     host: str,
     port: int,
+    grpc_port: int | None,
     db: str | None,
     flows_file: Path | None,
     stuck_after: float,
@@ -138,6 +147,7 @@ def serve(
         flows=load_flows(path) if path is not None else Flows(),
         host=host,
         port=port,
+        grpc_port=grpc_port,
         stuck_after_seconds=stuck_after,
         retain_seconds=seconds_of("--retain", retain) if retain else None,
         max_size_bytes=bytes_of("--max-size", max_size) if max_size else None,
@@ -147,12 +157,14 @@ def serve(
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),
         forward=destination_of(forward_to, forward_key) if forward_to else None,
     )
-    run_server(settings, lambda url: _announce(url, settings))
+    run_server(settings, lambda address: _announce(address, settings))
 
 
-def _announce(url: str, settings: Settings) -> None:
+def _announce(address: Address, settings: Settings) -> None:
     # The first line is what scripts wait for and read.
-    click.echo(f"failpath-otel is listening on {url}")
+    click.echo(f"failpath-otel is listening on {address.url}")
+    if address.grpc is not None:
+        click.echo(f"OTLP/gRPC is taken on {address.grpc}")
     if settings.forward is not None:
         click.echo(f"events go on to {settings.forward.url}")
     if settings.db is None:
@@ -162,7 +174,7 @@ def _announce(url: str, settings: Settings) -> None:
         flows = settings.flows
         click.echo(f"{len(flows)} flows declared in {flows.path}" if flows.path else "no flows.json found")
     if settings.token is not None:
-        click.echo(f"open {url}/?token=<token> in a browser, with the token that readers must show")
+        click.echo(f"open {address.url}/?token=<token> in a browser, with the token that readers must show")
 
 
 def _without_password(db: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,9 +25,14 @@ from failpath_otel.server.security import Guard
 from failpath_otel.server.services import Services
 from failpath_otel.server.settings import Settings
 
+if TYPE_CHECKING:  # gRPC is imported only where it is asked for
+    from failpath_otel.server.otlp_grpc import GrpcReceiver
 
-def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlette:
+
+def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: GrpcReceiver | None = None) -> Starlette:
     """The server as an ASGI application. The database is opened here, and closed when the application's lifespan ends.
+
+    ``receiver`` has its port already; it takes calls for as long as the lifespan lasts.
 
     Raises:
         ConfigError: The database cannot be used.
@@ -34,14 +40,22 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None) -> Starlett
     lifetime = lifetime or Lifetime()
     services = Services.open(settings)
     lifetime.at_close(services.begin_close)
+    if receiver is not None:
+        lifetime.at_close(receiver.begin_close)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
         await services.start()
+        if receiver is not None:
+            await receiver.start(
+                Intake(services.taker, services.noticed, lifetime, services.decoders), services.noticed, lifetime
+            )
         try:
             yield
         finally:
             lifetime.close()
+            if receiver is not None:
+                await receiver.close()
             await services.close()
 
     app = Starlette(

@@ -1,4 +1,7 @@
-"""The three ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``. Answered once a sender may forget what it sent."""
+"""The ways in: ``POST /v1/events``, ``/v1/traces``, ``/v1/logs``, and OTLP/gRPC.
+
+Answered once a sender may forget what it sent.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ from failpath_otel.server.noticed import Noticed
 from failpath_otel.server.otlp import MEDIA_TYPES, Decoded, Signal
 from failpath_otel.server.problem import JSON, Problem, media_type
 from failpath_otel.server.receipts import Receipts, Rejected
-from failpath_otel.server.seen import seen_of
+from failpath_otel.server.seen import Seen, seen_of
 from failpath_otel.server.taking import IntakeError, Receipt, Taker
 from failpath_otel.server.tolerant_json import repaired
 
@@ -52,7 +55,7 @@ class Intake:
         """``POST /v1/events``."""
         if media_type(scope) != JSON:
             raise _unsupported(media_type(scope), JSON)
-        events, rejected = await self._decoded(scope, receive, read_events)
+        events, rejected = await self._decoded(*await self._received(scope, receive), read_events)
         seen_of(scope).items = len(events) + len(rejected)
         receipt = await self._submit(events)
         self._taker.count("rejected", len(rejected))
@@ -66,9 +69,18 @@ class Intake:
         kind = media_type(scope)
         if kind not in MEDIA_TYPES:
             raise _unsupported(kind, " or ".join(sorted(MEDIA_TYPES)))
-        decoded: Decoded = await self._decoded(scope, receive, lambda body: signal.decode(body, kind))
+        raw, compressed = await self._received(scope, receive)
+        return Response(await self.take(signal, kind, raw, compressed, seen_of(scope)), 200, media_type=kind)
+
+    async def take(self, signal: Signal, kind: str, raw: bytes, compressed: bool, seen: Seen) -> bytes:
+        """Takes an OTLP request, by whatever way it came, and gives the body of the answer to it.
+
+        Raises:
+            Problem: The request is refused as a whole.
+        """
+        decoded: Decoded = await self._decoded(raw, compressed, lambda body: signal.decode(body, kind))
         incomplete = decoded.incomplete
-        seen_of(scope).items = len(decoded.events) + len(decoded.rejected) + decoded.unmapped + incomplete
+        seen.items = len(decoded.events) + len(decoded.rejected) + decoded.unmapped + incomplete
         receipt = await self._submit(decoded.events)
         rejected = [*decoded.rejected, *receipt.rejected.values()]
         self._noticed.rejected(rejected)
@@ -76,11 +88,14 @@ class Intake:
         self._taker.count("rejected", len(decoded.rejected))
         self._taker.count("unmapped", decoded.unmapped)
         self._taker.count("incomplete", incomplete)
-        return Response(signal.answer(rejected, kind), 200, media_type=kind)
+        return signal.answer(rejected, kind)
 
-    async def _decoded(self, scope: Scope, receive: Receive, decode: Callable[[bytes], _T]) -> _T:
+    async def _received(self, scope: Scope, receive: Receive) -> tuple[bytes, bool]:
+        """The body as it came, and whether it is compressed."""
         compressed = is_gzip(scope)
-        raw = await self._lifetime.until_closing(read_wire(scope, receive))
+        return await self._lifetime.until_closing(read_wire(scope, receive)), compressed
+
+    async def _decoded(self, raw: bytes, compressed: bool, decode: Callable[[bytes], _T]) -> _T:
         work = partial(_inflated_and_decoded, raw, compressed, decode)
         try:
             if len(raw) <= IN_LOOP_BYTES and not compressed:

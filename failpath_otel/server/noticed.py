@@ -33,12 +33,11 @@ class Noticed:
         self._refusals: OrderedDict[tuple[str, int | None], Refusal] = OrderedDict()
         self._lacking: OrderedDict[Lacking, int] = OrderedDict()
 
-    def request(self, scope: Scope, status: int, seen: Seen) -> None:
-        """A request was answered."""
-        agent = header(scope, b"user-agent")
+    def request(self, path: str, agent: str | None, status: int, seen: Seen) -> None:
+        """A request was answered; of gRPC, ``path`` is the method, and ``status`` what HTTP would have said."""
         self._last = LastRequest(
             at=format_time(self._clock()),
-            path=scope["path"][:MAX_CHARS],
+            path=path[:MAX_CHARS],
             status=status,
             items=seen.items,
             agent=None if agent is None else agent[:MAX_CHARS],
@@ -98,7 +97,7 @@ class Watch:
 
         async def send_noticed(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._noticed.request(scope, message["status"], seen)
+                self._noticed.request(scope["path"], header(scope, b"user-agent"), message["status"], seen)
             await send(message)
 
         await self._app(scope, receive, send_noticed)

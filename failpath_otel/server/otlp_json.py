@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
@@ -35,15 +36,19 @@ from failpath_otel.server.otlp_item import (
 from failpath_otel.server.tolerant_json import is_list, is_object, repaired
 
 _HEX: Final = re.compile(r"(?:[0-9a-fA-F]{2})*")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,2})?")
+"""Protobuf's JSON knows integers with a fraction of zeros or an exponent as well."""
 _ERROR_CODES: Final = (ERROR_CODE, str(ERROR_CODE), "STATUS_CODE_ERROR")
 
 
 class _Traces(msgspec.Struct, rename="camel"):
     resource_spans: list[msgspec.Raw] | None = None
+    original: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="resource_spans")
 
 
 class _Logs(msgspec.Struct, rename="camel"):
     resource_logs: list[msgspec.Raw] | None = None
+    original: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="resource_logs")
 
 
 class _Group(msgspec.Struct, rename="camel"):
@@ -66,12 +71,14 @@ def span_groups(body: bytes) -> Groups:
     Raises:
         EventError: The body is no OTLP request.
     """
-    return (_opened("resourceSpans", raw) for raw in _outer(body, _Traces).resource_spans or ())
+    request = _outer(body, _Traces)
+    return (_opened("resourceSpans", raw) for raw in _groups("resourceSpans", request.resource_spans, request.original))
 
 
 def log_groups(body: bytes) -> Groups:
     """Like `span_groups`, for log records."""
-    return (_opened("resourceLogs", raw) for raw in _outer(body, _Logs).resource_logs or ())
+    request = _outer(body, _Logs)
+    return (_opened("resourceLogs", raw) for raw in _groups("resourceLogs", request.resource_logs, request.original))
 
 
 def read_span(raw: bytes, service: str | None) -> Reading:
@@ -141,6 +148,13 @@ def _outer(body: bytes, shape: type[Any]) -> Any:
         return msgspec.json.decode(repaired(body), type=shape)
     except ValueError as error:
         raise EventError(f"the body is no OTLP request in JSON: {clip(str(error), 512)}") from error
+
+
+def _groups(name: str, groups: list[msgspec.Raw] | None, original: msgspec.Raw) -> list[msgspec.Raw]:
+    if groups is None and bytes(original):
+        # OTLP passes over unknown keys; all of the sender's data would be lost without a word.
+        raise EventError(f"keys are in lowerCamelCase in OTLP's JSON, such as {name}; the names of protobuf are not read")
+    return groups or []
 
 
 def _opened(name: str, raw: msgspec.Raw) -> tuple[str | None, Sequence[bytes | EventError]]:
@@ -264,8 +278,11 @@ def _integer(name: str, value: Any) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and len(value) <= 20 and value.isascii() and value.removeprefix("-").isdecimal():
-        return int(value)
+    if isinstance(value, str):
+        if len(value) <= 20 and value.isascii() and value.removeprefix("-").isdecimal():
+            return int(value)
+        if _NUMBER.fullmatch(value) and (number := Decimal(value)) == (whole := int(number)):
+            return whole
     raise EventError(f"{name} must be an integer, got {clip(repr(value), 64)}")
 
 

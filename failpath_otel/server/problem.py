@@ -48,6 +48,9 @@ class ProblemDocument(msgspec.Struct, frozen=True):
 class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
     """A request that cannot be served; ``detail`` names the value and the way out."""
 
+    retry_after: int | None = None
+    """After how many seconds the sender may come again, where that would help."""
+
     def __init__(self, status: int, detail: str, *, title: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.status = status
@@ -58,7 +61,15 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
     @classmethod
     def busy(cls, detail: str, retry_after: float) -> Problem:
         """A 503 that asks the sender to come again after ``retry_after`` seconds, rounded up."""
-        return cls(503, detail, headers={"Retry-After": str(max(1, ceil(retry_after)))})
+        seconds = max(1, ceil(retry_after))
+        problem = cls(503, detail, headers={"Retry-After": str(seconds)})
+        problem.retry_after = seconds
+        return problem
+
+    @property
+    def rpc_code(self) -> int:
+        """The ``google.rpc.Code`` that says the same."""
+        return _RPC_CODES.get(self.status, _UNKNOWN)
 
     def response(self, scope: Scope) -> Response:
         """The answer in the form that this path's callers read."""
@@ -69,11 +80,12 @@ class Problem(Exception):  # noqa: N818 - RFC 9457 calls it so
         return Response(msgspec.json.encode(document), self.status, self.headers, PROBLEM_JSON)
 
     def _as_status(self, as_json: bool) -> Response:
-        code = _RPC_CODES.get(self.status, _UNKNOWN)
         if as_json:
-            body: dict[str, Any] = {"code": code, "message": self.detail}
+            body: dict[str, Any] = {"code": self.rpc_code, "message": self.detail}
             return Response(msgspec.json.encode(body), self.status, self.headers, JSON)
-        return Response(Status(code=code, message=self.detail).SerializeToString(), self.status, self.headers, PROTOBUF)
+        return Response(
+            Status(code=self.rpc_code, message=self.detail).SerializeToString(), self.status, self.headers, PROTOBUF
+        )
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -139,9 +139,14 @@ def _check_origin(scope: Scope, host: str) -> None:
         raise Problem(403, f"Requests of other origins are refused (Origin: {origin[:200]}).")
 
 
-def _is_bearer(scope: Scope, secret: str) -> bool:
-    scheme, _, shown = (header(scope, b"authorization") or "").partition(" ")
+def is_bearer(authorization: str, secret: str) -> bool:
+    """Whether this value of ``Authorization`` shows the secret."""
+    scheme, _, shown = authorization.partition(" ")
     return scheme.lower() == "bearer" and _same(shown.strip(), secret)
+
+
+def _is_bearer(scope: Scope, secret: str) -> bool:
+    return is_bearer(header(scope, b"authorization") or "", secret)
 
 
 def _same(shown: str, secret: str) -> bool:

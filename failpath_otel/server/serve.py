@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from ipaddress import ip_address
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import uvicorn
 
@@ -22,6 +22,9 @@ from failpath_otel.server.own_address import is_own
 from failpath_otel.server.settings import Settings
 from failpath_otel.server.untraced import untraced
 
+if TYPE_CHECKING:
+    from failpath_otel.server.otlp_grpc import GrpcReceiver
+
 KEEP_ALIVE_SECONDS: Final = 120
 """Longer than senders keep idle connections (a Collector 90 s), so that they never write into one that just closed."""
 
@@ -31,18 +34,35 @@ GC_THRESHOLD: Final = 50_000
 _BACKLOG: Final = 512
 
 
+class Address(NamedTuple):
+    """Where a server can be called from this machine."""
+
+    url: str
+    grpc: str | None
+    """Host and port for OTLP/gRPC, where it is taken."""
+
+
 class Server(uvicorn.Server):
     """A uvicorn server whose streams end with it and whose exit code after a signal is 0."""
 
-    def __init__(self, config: uvicorn.Config, lifetime: Lifetime, announce: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifetime: Lifetime, receiver: GrpcReceiver | None, announce: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._lifetime = lifetime
+        self._receiver = receiver
         self._announce = announce
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begins to listen, then says so."""
+        """Begins to listen, then says so.
+
+        Raises:
+            ConfigError: The port for gRPC cannot be listened on.
+        """
         self._loop = asyncio.get_running_loop()
+        if self._receiver is not None:
+            await self._receiver.bind()
         await super().startup(sockets=sockets)
         if self.started:
             self._announce()
@@ -64,8 +84,8 @@ class Server(uvicorn.Server):
         timer.start()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes a free one. ``option`` is what an error names.
 
     Raises:
         ConfigError: The address cannot be listened on.
@@ -85,7 +105,8 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ConfigError(
-            f"cannot listen on {host} port {port}: {error.strerror or error}; give another --port, or --port 0 for a free one"
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            f"give another {option}, or {option} 0 for a free one"
         ) from error
     return listener
 
@@ -100,17 +121,18 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def build(settings: Settings, listener: socket.socket, announce: Callable[[str], None]) -> Server:
+def build(settings: Settings, listener: socket.socket, announce: Callable[[Address], None]) -> Server:
     """A server on a listening socket, not running yet.
 
     Raises:
-        ConfigError: The database cannot be used, or events would go on to this server itself.
+        ConfigError: The database or the port for gRPC cannot be used, or events would go on to this server itself.
     """
     if settings.forward is not None and is_own(settings.forward.url, listener):
         raise ConfigError(f"--forward-to {settings.forward.url} is this server itself; give the URL of another one")
+    receiver = _receiver(settings, listener)
     lifetime = Lifetime()
     config = uvicorn.Config(
-        create_app(settings, lifetime),
+        create_app(settings, lifetime, receiver),
         # One choice for all: what else is installed must not change how requests are read.
         http="h11",
         loop="asyncio",
@@ -123,10 +145,14 @@ def build(settings: Settings, listener: socket.socket, announce: Callable[[str],
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    return Server(config, lifetime, lambda: announce(url_of(listener)))
+
+    def told() -> None:
+        announce(Address(url_of(listener), None if receiver is None else receiver.address))
+
+    return Server(config, lifetime, receiver, told)
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+def serve(settings: Settings, announce: Callable[[Address], None]) -> None:
     """Serves until a signal comes. ``announce`` gets the address as soon as requests are answered.
 
     Raises:
@@ -138,6 +164,16 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     with listen(settings.host, settings.port) as listener:
         build(settings, listener, announce).run(sockets=[listener])
+
+
+def _receiver(settings: Settings, listener: socket.socket) -> GrpcReceiver | None:
+    if settings.grpc_port is None:
+        return None
+    # gRPC takes no socket of ours and hardly says why it cannot have a port, so that is found out before.
+    listen(settings.host, settings.grpc_port, "--grpc-port").close()
+    from failpath_otel.server.otlp_grpc import GrpcReceiver
+
+    return GrpcReceiver(listener.getsockname()[0], settings.grpc_port, settings.ingest_key)
 
 
 def _leave(code: int) -> None:

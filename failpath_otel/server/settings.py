@@ -41,6 +41,7 @@ class Settings:
         flows: The declared flows.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+        grpc_port: Port to take OTLP/gRPC on, at the same address; 0 takes a free one, ``None`` none.
         stuck_after_seconds: After which a running step without history counts as stuck.
         retain_seconds: A run is deleted when nothing of it arrived for so long; ``None`` keeps it.
         max_size_bytes: The oldest runs are deleted when the SQLite database holds more; ``None``: no bound.
@@ -58,6 +59,7 @@ class Settings:
     flows: Flows = field(default_factory=Flows)
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
+    grpc_port: int | None = None
     stuck_after_seconds: float = DEFAULT_STUCK_AFTER_SECONDS
     retain_seconds: float | None = None
     max_size_bytes: int | None = None
@@ -72,6 +74,10 @@ class Settings:
             raise ConfigError("--host must be an address or a name, got an empty one")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"--port must be from 0 to 65535, got {self.port}")
+        if self.grpc_port is not None and not 0 <= self.grpc_port <= 65535:
+            raise ConfigError(f"--grpc-port must be from 0 to 65535, got {self.grpc_port}")
+        if self.grpc_port and self.grpc_port == self.port:
+            raise ConfigError(f"--grpc-port must be another one than --port, got {self.port} for both")
         if not 0 < self.stuck_after_seconds < float("inf"):
             raise ConfigError(f"--stuck-after must be a number of seconds above 0, got {self.stuck_after_seconds}")
         self._check_keeping()

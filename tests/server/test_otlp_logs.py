@@ -8,8 +8,8 @@ from support.otlp_bodies import (
     SPAN_ID,
     START_NS,
     TRACE_ID,
-    json_attributes,
     json_logs,
+    json_record,
     logs,
     only,
     records_of,
@@ -24,12 +24,7 @@ LOG = step("r1", **{"failpath.step.status": "error", "failpath.event.id": "e1", 
 LOG |= {"exception.type": "shop.Declined", "exception.message": "no"}
 
 
-def _json_record(attributes: dict[str, object], **fields: object) -> dict[str, object]:
-    plain = {"traceId": TRACE_ID.hex(), "spanId": SPAN_ID.hex(), "timeUnixNano": str(START_NS), "eventName": "failpath.step"}
-    return {**plain, "attributes": json_attributes(attributes), **fields}
-
-
-@pytest.mark.parametrize("body", [logs(LOG), json_logs(_json_record(LOG))], ids=["protobuf", "json"])
+@pytest.mark.parametrize("body", [logs(LOG), json_logs(json_record(LOG))], ids=["protobuf", "json"])
 def test_a_log_record_gives_the_event_that_it_carries(body):
     assert only(records_of(body)) == StepEvent(
         event_id="e1",
@@ -49,7 +44,7 @@ def test_a_log_record_gives_the_event_that_it_carries(body):
 @pytest.mark.parametrize("name", ["", "other"])
 def test_older_senders_name_the_event_by_an_attribute(name):
     named = {"event.name": "failpath.step", **LOG}
-    for body in (logs(named, event_name=name), json_logs(_json_record(named, eventName=name))):
+    for body in (logs(named, event_name=name), json_logs(json_record(named, eventName=name))):
         assert only(records_of(body)).event_id == "e1"
 
 
@@ -57,10 +52,10 @@ def test_other_log_records_are_unmapped_and_half_named_ones_incomplete():
     half = {"failpath.flow.slug": "checkout", "failpath.step.status": "success"}
     request = logs(LOG, half)
     foreign = logs(LOG | {"failpath.event.id": "e2"}, event_name="something.else")
-    for record in (request, json_logs(_json_record(LOG), _json_record(half))):
+    for record in (request, json_logs(json_record(LOG), json_record(half))):
         decoded = records_of(record)
         assert (len(decoded.events), decoded.unmapped, decoded.incomplete) == (1, 0, 1)
-    for record in (foreign, json_logs(_json_record(LOG, eventName="something.else"))):
+    for record in (foreign, json_logs(json_record(LOG, eventName="something.else"))):
         decoded = records_of(record)
         assert (len(decoded.events), decoded.unmapped, decoded.incomplete) == (0, 1, 0)
 
@@ -76,7 +71,7 @@ def test_a_log_record_without_a_span_needs_an_id_of_its_own():
 def test_a_log_record_without_a_time_takes_the_time_at_which_it_was_observed():
     assert only(records_of(logs(LOG, time_unix_nano=0, observed_time_unix_nano=START_NS + 1))).timestamp == START_NS + 1
     assert "is missing" in records_of(logs(LOG, time_unix_nano=0)).rejected[0]
-    observed = _json_record(LOG, timeUnixNano=0, observedTimeUnixNano=str(START_NS + 1))
+    observed = json_record(LOG, timeUnixNano=0, observedTimeUnixNano=str(START_NS + 1))
     assert only(records_of(json_logs(observed))).timestamp == START_NS + 1
 
 

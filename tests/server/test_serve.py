@@ -85,6 +85,7 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     flows.write_text('{"flows":[{"slug":"given","nodes":[]}]}')
     env = {
         "FAILPATH_HOST": "localhost",
+        "FAILPATH_GRPC_PORT": "0",
         "FAILPATH_DB": str(tmp_path / "given.db"),
         "FAILPATH_FLOWS": str(flows),
         "FAILPATH_STUCK_AFTER": "0.05",
@@ -108,6 +109,8 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     about = server.get("/api/about").json
     assert (about["traceUrl"], about["stuckAfterSeconds"]) == (env["FAILPATH_TRACE_URL"], 0.05)
     assert (tmp_path / "given.db").exists()
+    with socket.create_connection(server.grpc.rsplit(":", 1), timeout=10):
+        pass
     declared = {option.envvar for option in cli.get_command(None, "serve").params}  # type: ignore[arg-type,union-attr]
     assert declared == {*env, "FAILPATH_PORT", "FAILPATH_NO_STORE"}
     assert [request.headers["authorization"] for request in sink.requests] == ["Bearer fp_project_1"]

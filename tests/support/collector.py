@@ -82,6 +82,7 @@ class Collector:
     health_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    said_before: int = 0
 
     @property
     def endpoint(self) -> str:
@@ -106,6 +107,7 @@ class Collector:
             "OTELCOL_OTLP_HTTP": f"127.0.0.1:{self.http_port}",
             "OTELCOL_HEALTH": f"127.0.0.1:{self.health_port}",
             "OTELCOL_STORAGE": str(self.folder / "storage"),
+            "OTELCOL_METRICS_PORT": str(self.metrics_port),
         }
         return {**own, **self.env}
 
@@ -118,6 +120,7 @@ class Collector:
             f"[{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {self.metrics_port}}}}}}}}}]"
         )
         with self.log.open("ab") as log:
+            self.said_before = log.tell()
             self.process = subprocess.Popen(
                 [collector_path(), "--config", str(self.config), "--config", own_metrics, *self.arguments],
                 cwd=self.folder,
@@ -163,8 +166,10 @@ class Collector:
         assert self.process is not None
         if self.process.poll() is not None:
             raise AssertionError
-        if "Everything is ready" not in self.said(200):
-            return False
+        with self.log.open("rb") as log:
+            log.seek(self.said_before)
+            if b"Everything is ready" not in log.read():
+                return False
         try:
             return bool(self._get(self.metrics_port, "/metrics"))
         except OSError:
@@ -178,6 +183,19 @@ class Collector:
             return connection.getresponse().read().decode()
         finally:
             connection.close()
+
+
+def generate(telemetrygen: Path, *arguments: str) -> None:
+    """Runs ``telemetrygen``, as fast as it can; fails with what it says."""
+    done = subprocess.run(
+        [telemetrygen, *arguments, "--otlp-insecure", "--rate", "0"],
+        env=environment({"HOME": os.environ.get("HOME", "/")}),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 StartCollector = Callable[..., Collector]

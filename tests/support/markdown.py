@@ -26,7 +26,8 @@ class Block:
 def documents(root: Path) -> list[Path]:
     """Every document that a reader is meant to read."""
     top = [root / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")]
-    return [*top, *sorted((root / "docs").rglob("*.md")), *sorted((root / "examples").rglob("*.md"))]
+    folders = ("collector-config", "docs", "examples")
+    return [*top, *(document for folder in folders for document in sorted((root / folder).rglob("*.md")))]
 
 
 def blocks(document: Path) -> Iterator[Block]:
@@ -51,7 +52,7 @@ def anchors(document: Path) -> set[str]:
 
 def table(document: Path, heading: str) -> list[list[str]]:
     """The rows of the first table under a heading, without its head; cells without the backticks around them."""
-    below = document.read_text().split(f"\n{heading}\n", 1)[1]
+    below = f"\n{document.read_text()}".split(f"\n{heading}\n", 1)[1]
     rows: list[list[str]] = []
     for line in below.splitlines():
         if line.startswith("|"):

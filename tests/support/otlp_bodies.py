@@ -119,6 +119,12 @@ def json_span(attributes: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {**plain, **fields}
 
 
+def json_record(attributes: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A log record of a step in OTLP's JSON."""
+    plain = {"traceId": TRACE_ID.hex(), "spanId": SPAN_ID.hex(), "timeUnixNano": str(START_NS), "eventName": "failpath.step"}
+    return {**plain, "attributes": json_attributes(attributes), **fields}
+
+
 def json_traces(*spans: Any, service: str = "shop") -> dict[str, Any]:
     resource = {"attributes": json_attributes({"service.name": service})}
     return {"resourceSpans": [{"resource": resource, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}

@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from failpath_otel.server.serve import Server, build, listen, url_of
+from failpath_otel.server.serve import Address, Server, build, listen
 from failpath_otel.server.settings import Settings
 
 START_SECONDS = 30
@@ -43,6 +44,8 @@ class Client:
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    grpc: str = ""
+    """Host and port for OTLP/gRPC, where the server takes it."""
     _connection: http.client.HTTPConnection | None = None
 
     def connect(self) -> http.client.HTTPConnection:
@@ -132,6 +135,10 @@ def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -
         raise
     served.url = first.rpartition(" ")[2]
     served.said = [first]
+    if "--grpc-port" in arguments or "FAILPATH_GRPC_PORT" in (env or {}):
+        assert process.stdout is not None
+        served.said.append(process.stdout.readline().strip())  # all lines are said at once
+        served.grpc = served.said[-1].removeprefix("OTLP/gRPC is taken on ")
     return served
 
 
@@ -145,14 +152,14 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 @contextmanager
 def in_thread(settings: Settings) -> Iterator[Client]:
     """A server on a real socket, in a thread of this process: quick to start."""
-    ready = threading.Event()
+    ready: Future[Address] = Future()
     with listen(settings.host, settings.port) as listener:
-        server = build(settings, listener, lambda _: ready.set())
+        server = build(settings, listener, ready.set_result)
         thread = threading.Thread(target=_run, args=(server, listener), name="test-server")
         thread.start()
         try:
-            assert ready.wait(START_SECONDS)
-            client = Client(url_of(listener))
+            address = ready.result(START_SECONDS)
+            client = Client(address.url, grpc=address.grpc or "")
             try:
                 yield client
             finally:

@@ -43,7 +43,7 @@ function Intake({ intake }: { intake: IntakeCounts }): JSX.Element {
       <Part title="Last request">
         {last ? (
           <p>
-            <Ago time={last.at} />: <code>POST {last.path}</code>{" "}
+            <Ago time={last.at} />: <code>{last.path.startsWith("/v1/") ? `POST ${last.path}` : `gRPC ${last.path}`}</code>{" "}
             {last.items !== null && <>with {count(last.items, "item")} </>}was answered{" "}
             <strong class={last.status < 300 ? "is-success" : "is-error"}>{last.status}</strong>
             {last.agent && (
