@@ -28,7 +28,7 @@ example-collector: $(DEMO) collector ## Starts a server, a Collector and a servi
 	@.venv/bin/python examples/collector_routing/run.py
 
 .PHONY: test
-test: $(BASE) collector ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
+test: $(BASE) collector js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
 
 .PHONY: test-newest
@@ -43,6 +43,10 @@ test-oldest: .venv-oldest/.stamp-test
 collector: ## Builds the Collector that the tests use and unpacks a Prometheus, unless they are in the cache; needs Go
 	@tools/collector.sh
 	tools/prometheus.sh
+
+.PHONY: js-client
+js-client: ## Installs the OpenTelemetry JS SDK that the tests use, unless it is in the cache already; needs Node
+	@tools/js-client.sh
 
 .PHONY: check
 check: $(DEV) ## Lint, format, types, and the arrows between modules
