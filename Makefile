@@ -40,9 +40,10 @@ test-oldest: .venv-oldest/.stamp-test
 	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
 
 .PHONY: collector
-collector: ## Builds the Collector that the tests use and unpacks a Prometheus, unless they are in the cache; needs Go
+collector: ## Builds the Collector that the tests use (needs Go), fetches Prometheus and Kafka (Java); what is in the cache is left
 	@tools/collector.sh
 	tools/prometheus.sh
+	tools/kafka.sh
 
 .PHONY: js-client
 js-client: ## Installs the OpenTelemetry JS SDK that the tests use, unless it is in the cache already; needs Node
