@@ -28,7 +28,7 @@ example-collector: $(DEMO) collector ## Starts a server, a Collector and a servi
 	@.venv/bin/python examples/collector_routing/run.py
 
 .PHONY: test
-test: $(BASE) collector axe ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
+test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest
 
 .PHONY: test-newest
@@ -45,9 +45,14 @@ axe:
 	@tools/ui.sh --install
 
 .PHONY: collector
-collector: ## Builds the Collector that the tests use and unpacks a Prometheus, unless they are in the cache; needs Go
+collector: ## Builds the Collector that the tests use (needs Go), fetches Prometheus and Kafka (Java); what is in the cache is left
 	@tools/collector.sh
 	tools/prometheus.sh
+	tools/kafka.sh
+
+.PHONY: js-client
+js-client: ## Installs the OpenTelemetry JS SDK that the tests use, unless it is in the cache already; needs Node
+	@tools/js-client.sh
 
 .PHONY: ui
 ui: $(DEV) ## Builds the dashboard's static files from failpath_otel/server/ui; needs Node

@@ -288,7 +288,7 @@ function Errors({ detail, step }: { detail: FlowDetail; step: string | null }): 
       {groups.length === 0 ? (
         <p class="quiet">No step has failed.</p>
       ) : (
-        <div class="scroll" role="region" aria-labelledby="errors" tabIndex={0}>
+        <div class="scroll" role="region" aria-label="Table of errors" tabIndex={0}>
           <table class="listing errors">
             <thead>
               <tr>

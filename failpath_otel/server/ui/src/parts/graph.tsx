@@ -47,6 +47,13 @@ export function Graph({ nodes, edges, selected = null, onSelect, rows = 2, width
   const scale = scaleIn(layout, room);
   useSight(box, selected === null ? undefined : layout.places.get(selected), size, scale);
 
+  useLayoutEffect(() => {
+    // Who has no pointer scrolls what does not fit by the keyboard.
+    const own = box.current;
+    own?.toggleAttribute("tabindex", own.scrollWidth > own.clientWidth || own.scrollHeight > own.clientHeight);
+    if (own?.hasAttribute("tabindex")) own.tabIndex = 0;
+  }, [layout, scale]);
+
   const known = new Map(nodes.map((node) => [node.key, node]));
   const stop = [focused, selected].find((key) => key !== null && known.has(key)) ?? nodes[0]?.key;
   const move = (event: KeyboardEvent, from: string) => {
