@@ -14,9 +14,11 @@ from failpath_otel.errors import (
     RejectedError,
     RetryableError,
     UnauthorizedError,
+    UnknownKeyError,
 )
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
+from failpath_otel.flow_key import FlowKey
 from failpath_otel.flows import Edge, Flow, Flows, Node
 from failpath_otel.processor import FailpathSpanProcessor
 from failpath_otel.run import Run, current_run
@@ -39,6 +41,7 @@ __all__ = [
     "FailpathError",
     "FailpathSpanProcessor",
     "Flow",
+    "FlowKey",
     "Flows",
     "FlushResult",
     "HttpExporter",
@@ -54,6 +57,7 @@ __all__ = [
     "StepError",
     "StepEvent",
     "UnauthorizedError",
+    "UnknownKeyError",
     "__version__",
     "current_run",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 from opentelemetry.trace import TracerProvider
 
@@ -24,7 +24,8 @@ from failpath_otel.events.step import STATUSES, Status, StepError, StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
 from failpath_otel.events.wire import parse_time
 from failpath_otel.exporters import EventExporter
-from failpath_otel.flows import Flows, find_flows_file, load_flows
+from failpath_otel.flow_key import FlowKey, K
+from failpath_otel.flows import DEFAULT_PATH, Flows, find_flows_file, load_flows, split_strict
 from failpath_otel.notices import warn_once
 from failpath_otel.processor import Attachment, FailpathSpanProcessor
 from failpath_otel.recorder import Recorder
@@ -59,7 +60,7 @@ class FailpathClient:
         exporter: ``http``, ``otlp``, ``console``, ``jsonl``, ``memory``, ``none``, or an object with ``export`` and ``close``.
         tracer_provider: The provider to open spans with; without one, the global one of the moment.
         flows: Path of flows.json, to warn of unknown keys; without one it is looked for upward from the working directory.
-            False: none.
+            ``strict`` or ``strict:PATH``: unknown keys raise `UnknownKeyError`. False: none.
         metadata_on_spans: Put metadata on the spans too.
 
     Raises:
@@ -88,7 +89,7 @@ class FailpathClient:
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
-        known_flows = _flows(options.flows)
+        known_flows, strict_keys = _flows(options.flows)
         self._sink = self._open_sink(options)
         processor = FailpathSpanProcessor.for_sink(self._sink, options)
         self._attach = Attachment(processor) if options.enabled and self._sink is not None else _leave_alone
@@ -103,6 +104,7 @@ class FailpathClient:
             metadata_on_spans=options.metadata_on_spans,
             default_metadata=render(options.default_metadata),
             flows=known_flows,
+            strict_keys=strict_keys,
         )
         if options.enabled:
             self._recorder.tracing.tracer()
@@ -112,14 +114,23 @@ class FailpathClient:
 
     # Recording
 
-    def run(self, flow_key: str, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[str]:
-        """One execution of a flow. Sends nothing by itself, and never raises.
+    @overload
+    def run(self, flow_key: FlowKey[K], run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[K]: ...
+
+    @overload
+    def run(self, flow_key: str, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[str]: ...
+
+    def run(self, flow_key: object, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[Any]:
+        """One execution of a flow. Sends nothing by itself.
 
         Args:
-            flow_key: The flow's slug.
+            flow_key: The flow's slug, or its `FlowKey`, with which type checkers know the run's step keys.
             run_id: The application's own id (request, job, webhook delivery); other types are taken as ``str(run_id)``. Without
                 one, or with an empty one, an id is made that sorts by time and cannot be guessed.
             metadata: Added to the client's; the run's wins. Taken at the call.
+
+        Raises:
+            UnknownKeyError: Only with ``flows="strict"``.
         """
         return Run(self._recorder, flow_key, run_id, metadata)
 
@@ -127,6 +138,10 @@ class FailpathClient:
         """A step of whatever run is current when it begins: a decorator for functions of every kind, or a block.
 
         Outside of a run the function runs and nothing is recorded, which is warned of once.
+
+        Raises:
+            UnknownKeyError: Only with ``flows="strict"``: no flow has this step. Where another flow than the current run's
+                has it, that is raised when the step would begin.
         """
         recorder = self._recorder
 
@@ -140,8 +155,23 @@ class FailpathClient:
             return run
 
         key = recorder.identifier("step key", step_key)
+        recorder.check_step_of_any_flow(key)
         return Step(current, key, metadata)
 
+    @overload
+    def record_step(
+        self,
+        *,
+        flow_key: FlowKey[K],
+        run_id: object,
+        step_key: K,
+        status: Status,
+        error: BaseException | StepError | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: int | datetime | None = None,
+    ) -> None: ...
+
+    @overload
     def record_step(
         self,
         *,
@@ -152,11 +182,23 @@ class FailpathClient:
         error: BaseException | StepError | None = None,
         metadata: Mapping[str, Any] | None = None,
         timestamp: int | datetime | None = None,
+    ) -> None: ...
+
+    def record_step(
+        self,
+        *,
+        flow_key: object,
+        run_id: object,
+        step_key: str,
+        status: Status,
+        error: BaseException | StepError | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        timestamp: int | datetime | None = None,
     ) -> None:
         """Records one status of a step that ran elsewhere: in another service, a callback, out of band. One event, one span.
 
         Args:
-            flow_key: The flow's slug.
+            flow_key: The flow's slug, or its `FlowKey`.
             run_id: The run's id; an empty one is generated.
             step_key: The step's key within the flow.
             status: ``running``, ``success``, ``error`` or ``skipped``; an outcome may come without ``running`` before it.
@@ -165,6 +207,7 @@ class FailpathClient:
             timestamp: When it happened: nanoseconds since the Unix epoch, or a datetime with a time zone. Now, without one.
 
         Raises:
+            UnknownKeyError: Only with ``flows="strict"``.
             DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
         """
         recorder = self._recorder
@@ -173,7 +216,7 @@ class FailpathClient:
         known = _known_status(status)
         if known is None:
             return
-        run = self.run(flow_key, run_id)
+        run: Run[Any] = Run(recorder, flow_key, run_id, None)
         key = recorder.identifier("step key", step_key)
         recorder.check_key(run.flow_key, key)
         rendered = recorder.metadata(metadata)
@@ -237,20 +280,27 @@ def _leave_alone(provider: object) -> None:
     """Attaches nothing."""
 
 
-def _flows(given: Any) -> Flows:
+def _flows(given: Any) -> tuple[Flows, bool]:
+    """The flows to check keys against, and whether an unknown key is an error."""
     if isinstance(given, Flows):
-        return given
+        return given, False
     if given is False:
-        return Flows()
-    if given is not None:
-        return load_flows(Path(given))
+        return Flows(), False
+    strict, path = split_strict(given) if isinstance(given, str) else (False, given)
+    if path:
+        return load_flows(Path(path)), strict
     try:
         found = find_flows_file(Path.cwd())
-        return Flows() if found is None else load_flows(found)
+        if found is not None:
+            return load_flows(found), strict
     except (OSError, ConfigError) as error:
+        if strict:
+            raise ConfigError(f"flows={given!r} needs flows that can be read: {error}") from error
         # Nobody asked for this file, so it is no reason to stop a service.
         warn_once("flows", "flows are not known: %s", error)
-        return Flows()
+    if strict:
+        raise ConfigError(f"flows={given!r} found no {DEFAULT_PATH} from {Path.cwd()} up; name it: flows='strict:PATH'")
+    return Flows(), False
 
 
 def _known_status(status: object) -> Status | None:

@@ -264,7 +264,8 @@ OPTIONS: Final = (
         "FAILPATH_FLOWS",
         None,
         _flows,
-        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory up; False: none.",
+        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory up. "
+        "`strict` (or `strict:PATH`): unknown keys raise. False: none.",
     ),
     Option("metadata_on_spans", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
 )

@@ -5,6 +5,7 @@
     FailpathError
     ├── ConfigError (also ValueError)    an option or a file that cannot be used; raised at construction
     ├── EventError (also ValueError)     an event or span that breaks the contract; carries the reason
+    ├── UnknownKeyError (also ValueError) a flow or step that flows.json does not know; only with ``flows="strict"``
     ├── DeliveryError                    what ``raise_on_send_error`` asks for
     └── ExportError                      what exporters raise to report failure
         ├── RetryableError               try again, after ``retry_after`` seconds where that is known
@@ -31,6 +32,13 @@ class ConfigError(FailpathError, ValueError):
 
 class EventError(FailpathError, ValueError):
     """An event, span or log record that breaks the contract; ``str(error)`` is the reason."""
+
+
+class UnknownKeyError(FailpathError, ValueError):
+    """A flow or step that flows.json does not know. Raised only where ``flows="strict"`` asks for it, before anything runs.
+
+    The message names the key, the file and the nearest key that is known.
+    """
 
 
 class DeliveryError(FailpathError):

@@ -19,6 +19,7 @@ import msgspec
 from failpath_otel.errors import ConfigError
 
 DEFAULT_PATH: Final = Path(".failpath") / "flows.json"
+STRICT: Final = "strict"
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,14 @@ class Flows:
     def get(self, slug: str) -> Flow | None:
         """The flow with this slug, if it is declared."""
         return self.by_slug.get(slug)
+
+
+def split_strict(given: str) -> tuple[bool, str]:
+    """Whether unknown keys are to be errors (``strict``, ``strict:PATH``), and the path, empty where there is none."""
+    mode, colon, path = given.partition(":")
+    if mode == STRICT and (colon or not path):
+        return True, path
+    return False, given
 
 
 def find_flows_file(start: Path) -> Path | None:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from failpath_otel.delivery import Sink
-from failpath_otel.errors import DeliveryError
+from failpath_otel.errors import DeliveryError, UnknownKeyError
 from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, identifier
 from failpath_otel.flows import Flows
+from failpath_otel.nearest import nearest
 from failpath_otel.notices import warn_once
 from failpath_otel.tracing import Tracing
 
 
 class Recorder:
-    """Shared by the runs and steps of one client. No method raises.
+    """Shared by the runs and steps of one client. No method raises, save `check_key` where ``strict_keys`` asks for it.
 
     Attributes:
         sink: Takes the events; ``None`` where only spans are wanted.
         enabled: False: functions run, and nothing else happens.
         waits: ``delivery="await"``: each event is sent before the call goes on.
         checks_keys: Whether there is a flows.json to check keys against.
+        strict_keys: An unknown key is an error.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Recorder:
         metadata_on_spans: bool,
         default_metadata: Rendered,
         flows: Flows,
+        strict_keys: bool = False,
     ) -> None:
         self.sink = sink
         self.tracing = tracing
@@ -50,7 +55,9 @@ class Recorder:
         self.default_metadata = default_metadata
         self._send_timeout_millis = send_timeout_millis
         self._flows = flows
-        self.checks_keys = bool(flows)
+        # A client that is switched off changes nothing of what the application does.
+        self.strict_keys = strict_keys and enabled
+        self.checks_keys = bool(flows) or self.strict_keys
 
     @property
     def would_hold_up_a_loop(self) -> bool:
@@ -102,20 +109,50 @@ class Recorder:
         return text
 
     def check_key(self, flow_key: str, step_key: str | None = None) -> None:
-        """Warns, once each, of a flow or step that flows.json does not know. It is recorded all the same."""
+        """Warns, once each, of a flow or step that flows.json does not know. It is recorded all the same.
+
+        Raises:
+            UnknownKeyError: Instead, with ``strict_keys``.
+        """
         if not self.checks_keys:
             return
         flow = self._flows.get(flow_key)
         if flow is None:
-            warn_once(f"flow:{flow_key}", "flow %r is not in %s; it is recorded as discovered", flow_key, self._flows.path)
+            self._unknown(_Unknown(f"flow {flow_key!r}", flow_key, self._flows.by_slug, self._flows.path))
         elif step_key is not None and step_key not in flow.step_keys:
-            warn_once(
-                f"step:{flow_key}/{step_key}",
-                "step %r of flow %r is not in %s; it is recorded as discovered",
-                step_key,
-                flow_key,
-                self._flows.path,
-            )
+            what = f"step {step_key!r} of flow {flow_key!r}"
+            self._unknown(_Unknown(what, step_key, flow.step_keys, self._flows.path))
+
+    def check_step_of_any_flow(self, step_key: str) -> None:
+        """Looks at a step whose flow is not known yet, and only where an unknown key is an error.
+
+        Raises:
+            UnknownKeyError: No flow has such a step, with ``strict_keys``.
+        """
+        if self.strict_keys:
+            known = frozenset(key for flow in self._flows for key in flow.step_keys)
+            if step_key not in known:
+                self._unknown(_Unknown(f"step {step_key!r} of any flow", step_key, known, self._flows.path))
+
+    def _unknown(self, unknown: _Unknown) -> None:
+        if self.strict_keys:
+            raise UnknownKeyError(str(unknown))
+        warn_once(unknown.what, "%s; it is recorded as discovered", unknown)
+
+
+@dataclass(frozen=True)
+class _Unknown:
+    """A key that flows.json does not know. The nearest one is looked for when this is shown, which a warning is once."""
+
+    what: str
+    key: str
+    known: Collection[str]
+    path: Path | None
+
+    def __str__(self) -> str:
+        found = nearest(self.key, self.known)
+        meant = "" if found is None else f" (did you mean {found!r}?)"
+        return f"{self.what} is not in {self.path or 'the flows given'}{meant}"
 
 
 def _in_asyncio() -> bool:

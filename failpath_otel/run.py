@@ -17,11 +17,12 @@ from failpath_otel.execution import Execution, call
 from failpath_otel.recorder import Recorder
 from failpath_otel.step import Step
 
-K = TypeVar("K", bound=str)
+# What takes keys of fewer steps may be given a run that takes more: Run[str] is a Run[Literal["a"]].
+K_contra = TypeVar("K_contra", bound=str, contravariant=True)
 T = TypeVar("T")
 
 
-class Run(Generic[K]):
+class Run(Generic[K_contra]):
     """One execution of a flow. Creating it sends nothing; its steps do.
 
     Two runs with the same flow and run id are one run. Made by `FailpathClient.run`. ``with run:`` makes it the current run
@@ -70,15 +71,15 @@ class Run(Generic[K]):
         return self._facts
 
     @overload
-    def step(self, step_key: K, fn: None = None, *, metadata: Mapping[str, Any] | None = None) -> Step: ...
+    def step(self, step_key: K_contra, fn: None = None, *, metadata: Mapping[str, Any] | None = None) -> Step: ...
 
     @overload
     def step(
-        self, step_key: K, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
+        self, step_key: K_contra, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
     ) -> Awaitable[T]: ...
 
     @overload
-    def step(self, step_key: K, fn: Callable[[], T], *, metadata: Mapping[str, Any] | None = None) -> T: ...
+    def step(self, step_key: K_contra, fn: Callable[[], T], *, metadata: Mapping[str, Any] | None = None) -> T: ...
 
     def step(self, step_key: str, fn: Callable[[], Any] | None = None, *, metadata: Mapping[str, Any] | None = None) -> Any:
         """Runs ``fn`` as a step of this run, or, without it, gives a `Step` for ``with``, ``async with`` or ``@``.
@@ -93,6 +94,7 @@ class Run(Generic[K]):
             metadata: Added to the client's and the run's; the step's wins. Taken at the call.
 
         Raises:
+            UnknownKeyError: Only with ``flows="strict"``, before ``fn`` is called.
             DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``, after ``fn`` ran.
         """
         recorder = self._recorder
@@ -105,10 +107,11 @@ class Run(Generic[K]):
             return Step(self._itself, key, metadata)
         return call(Execution(recorder, self._facts, key, {} if metadata is None else recorder.metadata(metadata)), fn)
 
-    def skip(self, step_key: K, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+    def skip(self, step_key: K_contra, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Records that the step is skipped on purpose, which tells it from one that never happened.
 
         Raises:
+            UnknownKeyError: Only with ``flows="strict"``.
             DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
         """
         recorder = self._recorder
@@ -123,7 +126,7 @@ class Run(Generic[K]):
         if failure is not None and recorder.raise_on_send_error:
             raise failure
 
-    def __enter__(self) -> Run[K]:
+    def __enter__(self) -> Run[K_contra]:
         self._tokens.append(context.attach_run(self))
         return self
 
@@ -134,7 +137,7 @@ class Run(Generic[K]):
                 self._tokens.remove(token)
                 return
 
-    async def __aenter__(self) -> Run[K]:
+    async def __aenter__(self) -> Run[K_contra]:
         return self.__enter__()
 
     async def __aexit__(
@@ -142,7 +145,7 @@ class Run(Generic[K]):
     ) -> None:
         self.__exit__(kind, error, trace)
 
-    def _itself(self) -> Run[K]:
+    def _itself(self) -> Run[K_contra]:
         return self
 
 

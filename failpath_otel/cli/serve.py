@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from failpath_otel.cli.forwarding import destination_of, useless_without_store
-from failpath_otel.flows import Flows, find_flows_file, load_flows
+from failpath_otel.flows import Flows, find_flows_file, load_flows, split_strict
 from failpath_otel.server.quantity import bytes_of, seconds_of
 from failpath_otel.server.serve import Address
 from failpath_otel.server.serve import serve as run_server
@@ -138,9 +138,17 @@ def serve(
     """
     here = Path.cwd()
     if no_store:
+<<<<<<< ours
         useless_without_store(
             {"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size, "--trace-url": trace_url}
         )
+=======
+        useless_without_store({"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size})
+    if flows_file is not None:
+        # The variable may be set for clients, where it may also say what becomes of unknown keys.
+        _, named = split_strict(str(flows_file))
+        flows_file = Path(named) if named else None
+>>>>>>> theirs
     path = None if no_store else flows_file or find_flows_file(here)
     settings = Settings(
         db=None if no_store else db or str(default_db(here)),

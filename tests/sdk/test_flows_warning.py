@@ -35,7 +35,9 @@ def test_an_unknown_step_is_recorded_and_warned_of_once(flows_file: Path, caplog
     for _ in range(3):
         client.run("checkout", "1").step("chrage", lambda: None)
     assert told(client.events) == ["chrage:running", "chrage:success"] * 3
-    assert _messages(caplog) == [f"step 'chrage' of flow 'checkout' is not in {flows_file}; it is recorded as discovered"]
+    assert _messages(caplog) == [
+        f"step 'chrage' of flow 'checkout' is not in {flows_file} (did you mean 'charge'?); it is recorded as discovered"
+    ]
 
 
 def test_an_unknown_flow_is_recorded_and_warned_of_once(flows_file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -43,7 +45,14 @@ def test_an_unknown_flow_is_recorded_and_warned_of_once(flows_file: Path, caplog
     for _ in range(3):
         client.run("chekcout", "1").step("charge", lambda: None)
     assert len(client.events) == 6
-    assert _messages(caplog) == [f"flow 'chekcout' is not in {flows_file}; it is recorded as discovered"]
+    assert _messages(caplog) == [
+        f"flow 'chekcout' is not in {flows_file} (did you mean 'checkout'?); it is recorded as discovered"
+    ]
+
+
+def test_where_nothing_known_is_like_it_nothing_is_suggested(flows_file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    RecordingClient(flows=flows_file).run("zzz", "1")
+    assert _messages(caplog) == [f"flow 'zzz' is not in {flows_file}; it is recorded as discovered"]
 
 
 @pytest.mark.parametrize("form", ["block", "decorator", "skip", "record_step"])

@@ -114,7 +114,7 @@ checkout.skip("charge-card", reason="free")
 checkout.step("charge-cart", make)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 checkout.skip("charge-cart")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
-client.record_step(flow_key="checkout", run_id="r", step_key="s", status="done")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+client.record_step(flow_key="checkout", run_id="r", step_key="s", status="done")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 FailpathClient(delivery="later")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 assert_type(client.flush(), FlushResult)
 assert_type(client.stats(), Stats)
