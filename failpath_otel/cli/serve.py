@@ -138,17 +138,12 @@ def serve(
     """
     here = Path.cwd()
     if no_store:
-<<<<<<< ours
         useless_without_store(
             {"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size, "--trace-url": trace_url}
         )
-=======
-        useless_without_store({"--db": db, "--flows": flows_file, "--retain": retain, "--max-size": max_size})
     if flows_file is not None:
         # The variable may be set for clients, where it may also say what becomes of unknown keys.
-        _, named = split_strict(str(flows_file))
-        flows_file = Path(named) if named else None
->>>>>>> theirs
+        flows_file = Path(path) if (path := split_strict(str(flows_file))[1]) else None
     path = None if no_store else flows_file or find_flows_file(here)
     settings = Settings(
         db=None if no_store else db or str(default_db(here)),
