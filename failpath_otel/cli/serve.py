@@ -143,7 +143,8 @@ def serve(
         )
     if flows_file is not None:
         # The variable may be set for clients, where it may also say what becomes of unknown keys.
-        flows_file = Path(path) if (path := split_strict(str(flows_file))[1]) else None
+        _, named = split_strict(str(flows_file))
+        flows_file = Path(named) if named else None
     path = None if no_store else flows_file or find_flows_file(here)
     settings = Settings(
         db=None if no_store else db or str(default_db(here)),
