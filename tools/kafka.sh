@@ -19,7 +19,7 @@ work=$(mktemp -d "$(dirname "$folder")/.build-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 cat >pom.xml <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>failpath-otel</groupId><artifactId>broker</artifactId><version>1</version>
   <dependencies>
