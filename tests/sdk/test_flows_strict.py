@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.tracing import told
 
 from failpath_otel import ConfigError, FailpathClient, FailpathError, FlowKey, UnknownKeyError
+from failpath_otel.cli.group import cli
+from failpath_otel.server.settings import Settings
 from failpath_otel.testing import RecordingClient
 
 FLOWS = {
@@ -103,6 +106,19 @@ def test_a_client_that_is_switched_off_raises_nothing(flows_file: Path) -> None:
     client = FailpathClient(enabled=False, flows=f"strict:{flows_file}")
     assert client.run("chekcout").step("chrage", lambda: 7) == 7
     client.step("chrage")(lambda: None)()
+
+
+@pytest.mark.parametrize("asked", ["strict", "strict:{path}"])
+def test_the_server_reads_the_same_variable_and_takes_the_path_of_it(
+    flows_file: Path, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    started: list[Settings] = []
+    monkeypatch.setattr("failpath_otel.cli.serve.run_server", lambda settings, _: started.append(settings))
+    monkeypatch.chdir(flows_file.parent)
+    monkeypatch.setenv("FAILPATH_FLOWS", asked.format(path=flows_file))
+    done = CliRunner().invoke(cli, ["serve", "--db", "runs.db"])
+    assert (done.exit_code, done.output) == (0, "")
+    assert [list(settings.flows.by_slug) for settings in started] == [["checkout", "webhook"]]
 
 
 def test_flow_keys_stand_for_their_slugs(client: RecordingClient) -> None:
