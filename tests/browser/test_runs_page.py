@@ -184,3 +184,21 @@ def test_the_page_meets_wcag_aa_and_fits_its_window(visit: Open, api: Client, wi
     here.open("/runs").locator(".live-mark.is-live").wait_for()
     assert here.violations() == []
     assert not here.overflows()
+
+
+def test_among_ten_thousand_runs_lists_searches_and_windows_stay_whole(visit: Open, api: Client) -> None:
+    events = [
+        event
+        for n in range(10_000)
+        for event in events_of("checkout", f"r{n:05}", {"validate-cart": "success"}, ago=12_000 - n)
+    ]
+    send(api, *(event for event in events if event["status"] != "running"))
+    tab = visit().open("/runs")
+    assert ids(tab) == [f"r{n:05}" for n in range(9_999, 9_949, -1)]
+    tab.keyboard.press("/")
+    tab.keyboard.type("r00007")
+    expect(tab.locator(".runs tbody tr")).to_have_count(1)
+    assert ids(tab) == ["r00007"]
+    tab = visit().open("/flow", flow="checkout", last="1000")
+    expect(tab.get_by_role("grid")).to_have_attribute("aria-colcount", "1000")
+    expect(tab.locator(".figures dd").last).to_contain_text("10,000")
