@@ -14,7 +14,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "failpath_otel":
             raise
-        hint = INSTALL_HINT.format(extra="server")
+        # Named by the command asked for: a service's own machine needs no server to check its keys.
+        hint = INSTALL_HINT.format(extra="cli" if sys.argv[1:2] in (["generate"], ["check"]) else "server")
         print(f"Error: failpath-otel needs {error.name}, which is not installed: {hint}", file=sys.stderr)
         sys.exit(2)
     cli(prog_name="failpath-otel")

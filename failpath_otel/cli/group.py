@@ -21,6 +21,7 @@ class _Place(NamedTuple):
 
 COMMANDS: Final = {
     "serve": _Place("failpath_otel.cli.serve", "serve", "server", "Take events, store them, show runs."),
+    "generate": _Place("failpath_otel.cli.generate", "generate", "cli", "Write a module that makes flows and step keys typed."),
     "demo": _Place("failpath_otel.cli.demo", "demo", "demo", "Run a small shop and see its runs."),
 }
 
