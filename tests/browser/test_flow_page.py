@@ -158,3 +158,25 @@ def test_the_page_meets_wcag_aa_and_fits_its_window(visit: Open, api: Client, wi
     assert here.violations() == []
     assert not here.overflows()
     assert here.tab.locator("main script, main img").count() == 0
+
+
+def test_of_many_kinds_of_errors_the_newest_are_shown_and_all_at_a_click(visit: Open, api: Client) -> None:
+    for n in range(15):
+        error = {"name": f"Kind{chr(65 + n)}Error", "message": "", "stack": None}
+        send(api, *events_of("checkout", f"r{n}", {"validate-cart": "error"}, ago=60 - n, error=error))
+    here = visit()
+    tab = here.open("/flow", flow="checkout")
+    rows = tab.locator(".errors tbody tr")
+    expect(rows).to_have_count(8)
+    expect(rows.first).to_contain_text("KindOError")
+    tab.get_by_role("link", name="All 15 kinds").click()
+    expect(rows).to_have_count(15)
+    assert here.address() == "/flow?flow=checkout&errors=all"
+
+
+def test_a_step_that_seldom_fails_is_not_marked_as_one_that_fails(visit: Open, api: Client) -> None:
+    for n in range(30):
+        send(api, *events_of("checkout", f"r{n}", BAD if n == 3 else GOOD, ago=60 - n))
+    node = visit().open("/flow", flow="checkout").locator(".graph .node", has_text="97 % success")
+    expect(node).to_contain_text("Charge Card")
+    assert "is-success" in (node.get_attribute("class") or "")

@@ -11,10 +11,14 @@ import { Grid } from "../parts/grid";
 import { Durations } from "../parts/scatter";
 import { Counts, type Look, Shape } from "../status";
 import { Ago, count, duration, Id, Moment, percent } from "../text";
-import { changed, link, navigate, runLink } from "../url";
+import { changed, link, navigate, place, runLink } from "../url";
 
 const WINDOWS = [30, 100, 300, 1000];
 const DEFAULT = 100;
+/** From which share of failures on a step is marked as one that fails. */
+const FAILING = 0.05;
+/** Kinds of errors that are shown at first. */
+const FEW = 8;
 
 export function FlowPage({ params }: { params: URLSearchParams }): JSX.Element {
   const flow = params.get("flow") ?? "";
@@ -135,7 +139,8 @@ function Detail({ detail, last, cursor, step }: Props): JSX.Element {
 }
 
 function graphNode(node: FlowNode, of: number): GraphNode {
-  const look: Look = !node.reported ? "missing" : node.counts.error > 0 ? "error" : node.stuck > 0 ? "stuck" : node.counts.running > 0 ? "running" : "success";
+  const failing = node.counts.error >= FAILING * (node.counts.success + node.counts.error) && node.counts.error > 0;
+  const look: Look = !node.reported ? "missing" : failing ? "error" : node.stuck > 0 ? "stuck" : node.counts.running > 0 ? "running" : "success";
   const reported = node.counts.success + node.counts.error;
   const lines = node.reported
     ? [reported > 0 ? `${percent(node.counts.success, reported)} success` : "not run", ...(node.p95Ms === null ? [] : [`p95 ${duration(node.p95Ms)}`])]
@@ -280,6 +285,7 @@ function Bar({ share }: { share: number }): JSX.Element {
 function Errors({ detail, step }: { detail: FlowDetail; step: string | null }): JSX.Element {
   const shown = step === null ? detail.errors : detail.errors.filter((group) => group.stepKey === step);
   const groups = shown.length > 0 || step === null ? shown : detail.errors;
+  const all = place().params.get("errors") === "all" || groups.length <= FEW + 2;
   return (
     <section aria-labelledby="errors">
       <h2 id="errors">
@@ -299,12 +305,22 @@ function Errors({ detail, step }: { detail: FlowDetail; step: string | null }): 
               </tr>
             </thead>
             <tbody>
-              {groups.map((group) => (
+              {(all ? groups : groups.slice(0, FEW)).map((group) => (
                 <ErrorRow key={group.fingerprint} flow={detail.slug} group={group} />
               ))}
             </tbody>
           </table>
         </div>
+      )}
+      {!all && (
+        <p>
+          <a href={changed({ errors: "all" })}>All {groups.length} kinds</a>
+        </p>
+      )}
+      {detail.otherErrors > 0 && (
+        <p class="quiet">
+          And {count(detail.otherErrors, "failure")} of other kinds, seen longer ago.
+        </p>
       )}
     </section>
   );
