@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 from support.browser import Visit, events_of, send
 from support.collector import free_port
-from support.served import Client, Served, start, until
+from support.served import Client, Served, in_thread, start, until
+
+from failpath_otel.server.settings import Settings
 
 GOOD = dict.fromkeys(("validate-cart", "charge-card", "create-order", "send-receipt"), "success")
 Open = Callable[..., Visit]
@@ -71,11 +73,11 @@ def test_a_hidden_tab_asks_nothing_and_shows_what_is_when_it_is_seen_again(visit
 
 
 def test_while_the_server_is_away_the_page_says_so_and_goes_on_by_itself_when_it_is_back(
-    browser: object, servers: Callable[[], Served]
+    browser: Browser, servers: Callable[[], Served]
 ) -> None:
     server = servers()
     send(server, *events_of("checkout", "before", GOOD))
-    here = Visit(browser, server.url)  # type: ignore[arg-type]
+    here = Visit(browser, server.url)
     try:
         tab = here.open("/runs")
         tab.locator(".live-mark.is-live").wait_for()
@@ -90,10 +92,10 @@ def test_while_the_server_is_away_the_page_says_so_and_goes_on_by_itself_when_it
         here.close()
 
 
-def test_what_was_read_before_the_server_went_away_stays_with_its_time(browser: object, servers: Callable[[], Served]) -> None:
+def test_what_was_read_before_the_server_went_away_stays_with_its_time(browser: Browser, servers: Callable[[], Served]) -> None:
     server = servers()
     send(server, *events_of("checkout", "before", {"validate-cart": "running"}, ago=1))
-    here = Visit(browser, server.url)  # type: ignore[arg-type]
+    here = Visit(browser, server.url)
     try:
         tab = here.open("/runs")
         until(lambda: tab.locator(".runs tbody tr").count())
@@ -103,3 +105,23 @@ def test_what_was_read_before_the_server_went_away_stays_with_its_time(browser: 
         expect(tab.locator(".runs tbody th .id")).to_have_text(["before"])
     finally:
         here.close()
+
+
+def test_a_reader_with_the_token_gets_the_page_and_its_news_and_one_without_gets_neither(
+    browser: Browser, tmp_path: Path
+) -> None:
+    settings = Settings(db=str(tmp_path / "runs.db"), port=0, token="s3cret")
+    with in_thread(settings) as api:
+        here = Visit(browser, api.url)
+        try:
+            here.tab.goto(f"{api.url}/runs")
+            assert "token" in here.tab.inner_text("body")
+            here.wrong.clear()  # the browser's own line on the answer 401
+            tab = here.open("/", token="s3cret")
+            tab.locator(".live-mark.is-live").wait_for()
+            assert here.address() == "/", "the token leaves the address at once"
+            send(api, *events_of("checkout", "r1", GOOD, ago=1))
+            expect(tab.locator(".card", has_text="checkout")).to_be_visible()
+            assert here.wrong == []
+        finally:
+            here.close()
