@@ -233,7 +233,7 @@ def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowl
     sender.join(timeout=10)
     busy.close()
     lock.close()
-    assert taken < EXIT_SECONDS + 0.2  # the last moment is at 1.7 s; the rest is this busy machine's
+    assert taken < 2 * EXIT_SECONDS  # the last moment is at 1.7 s; the rest is for a busy machine
     assert answers != [202]
     assert start_server().get("/api/run", flow="checkout", run_id="locked").status == 404
 
