@@ -22,6 +22,7 @@ class _Place(NamedTuple):
 COMMANDS: Final = {
     "serve": _Place("failpath_otel.cli.serve", "serve", "server", "Take events, store them, show runs."),
     "generate": _Place("failpath_otel.cli.generate", "generate", "cli", "Write a module that makes flows and step keys typed."),
+    "check": _Place("failpath_otel.cli.check", "check", "cli", "Hold the keys in Python sources against flows.json."),
     "demo": _Place("failpath_otel.cli.demo", "demo", "demo", "Run a small shop and see its runs."),
 }
 

@@ -1,0 +1,7 @@
+"""Flow and step keys in a source tree, held against flows.json without running anything."""
+
+from failpath_otel.checking.files import python_files
+from failpath_otel.checking.findings import Finding, Report, Severities
+from failpath_otel.checking.tree import check_tree
+
+__all__ = ["Finding", "Report", "Severities", "check_tree", "python_files"]
