@@ -17,6 +17,7 @@ import pytest
 from support.markdown import Block, anchors, blocks, documents, links, table
 from support.served import Client, environment, in_thread
 
+from failpath_otel.bindings import render_module
 from failpath_otel.cli.group import cli
 from failpath_otel.config import OPTIONS
 from failpath_otel.flows import load_flows
@@ -48,6 +49,9 @@ def run_python(arguments: list[str], folder: Path) -> str:
     """What a Python process says, standard output and error together. Its working directory has the project's flows.json."""
     (folder / ".failpath").mkdir()
     (folder / ".failpath" / "flows.json").write_bytes((ROOT / ".failpath" / "flows.json").read_bytes())
+    # As `failpath-otel generate` would have written it.
+    flows = load_flows(ROOT / ".failpath" / "flows.json")
+    (folder / "failpath_flows.py").write_text(render_module(flows, ".failpath/flows.json"), encoding="utf-8")
     # Nothing that an example sends leaves this machine.
     env = environment({"FAILPATH_EXPORTER": "memory", "PYTHONIOENCODING": "utf-8"})
     done = subprocess.run(
@@ -155,15 +159,15 @@ def test_the_configuration_table_is_the_codes() -> None:
     assert [doc for *_, doc in rows] == [option.doc for option in OPTIONS]
 
 
-def serve_options() -> dict[str, click.Option]:
+def options_of(name: str) -> dict[str, click.Option]:
     context = click.Context(cli)
-    command = cli.get_command(context, "serve")
+    command = cli.get_command(context, name)
     assert command is not None
-    return {option.opts[0]: option for option in command.params if isinstance(option, click.Option)}
+    return {option.opts[-1]: option for option in command.params if isinstance(option, click.Option)}
 
 
 def test_the_table_of_server_options_is_the_commands() -> None:
-    options = serve_options()
+    options = options_of("serve")
     rows = table(ROOT / "docs" / "configuration.md", "## The server")
     assert [(name, env) for name, env, *_ in rows] == [
         (code(name), code(str(option.envvar))) for name, option in options.items()
@@ -172,6 +176,16 @@ def test_the_table_of_server_options_is_the_commands() -> None:
         known = options[name.strip("`")].default
         if isinstance(known, str | int | float) and not isinstance(known, bool):
             assert default == code(f"{known:g}" if isinstance(known, float) else str(known)), name
+
+
+@pytest.mark.parametrize(("name", "heading"), [("generate", "### Options of generate"), ("check", "### Options of check")])
+def test_the_tables_of_typed_keys_are_the_commands(name: str, heading: str) -> None:
+    options = options_of(name)
+    rows = table(ROOT / "docs" / "typed-keys.md", heading)
+    assert [option for option, *_ in rows] == [code(option) for option in options]
+    for option, default, _ in rows:
+        known = options[option.strip("`")].default
+        assert default == (code(known) if isinstance(known, str) else ""), option
 
 
 def command_lines() -> list[tuple[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +41,7 @@ class _Check:
         self._modules = Modules()
         self._evaluator = Evaluator(self._modules, flows.by_slug)
         self._reported: set[tuple[str, str]] = set()
-        self._open: Counter[str] = Counter()
+        self._open: set[str] = set()
 
     def look_at(self, path: Path) -> None:
         """Checks one file."""
@@ -133,8 +132,7 @@ class _Check:
             return
         for covered in self.coverage():
             slug = covered.flow
-            dynamic = self._open[slug]
-            perhaps = f", unless by one of {dynamic} keys known only when the code runs" if dynamic else ""
+            perhaps = ", unless under a key that is known only when the code runs" if slug in self._open else ""
             whole = bool(covered.not_reported and not covered.reported)
             for key in [None] if whole else covered.not_reported:
                 what = f"no step of flow {slug!r} is" if key is None else f"step {key!r} of flow {slug!r} is not"

@@ -131,7 +131,7 @@ def test_keys_known_only_at_run_time_may_be_left_out_or_be_errors(
 
 def test_a_key_that_may_be_it_is_told_with_what_is_not_reported(project: Path) -> None:
     break_app(project, '"ship"', "key_of(request_id)")
-    assert "unless by one of 1 keys known only when the code runs" in check().output
+    assert "unless under a key that is known only when the code runs" in check().output
 
 
 def test_a_flow_of_which_nothing_is_reported_is_one_finding(project: Path) -> None:
