@@ -29,7 +29,7 @@ example-collector: $(DEMO) collector ## Starts a server, a Collector and a servi
 
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
-	@$(MAKE) --no-print-directory test-newest test-oldest
+	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours
 
 .PHONY: test-newest
 test-newest: .venv-newest/.stamp-test
@@ -38,6 +38,10 @@ test-newest: .venv-newest/.stamp-test
 .PHONY: test-oldest
 test-oldest: .venv-oldest/.stamp-test
 	@tools/suite.sh .venv-oldest -n $(PYTEST_WORKERS) $(PYTEST_ARGS)
+
+.PHONY: test-neighbours
+test-neighbours: .venv-neighbours/.stamp-test ## Tests beside other packages (tests/neighbours) and the examples that need them
+	@tools/suite.sh .venv-neighbours -n $(PYTEST_WORKERS) $(PYTEST_ARGS) tests/neighbours tests/examples
 
 # What the tests of accessibility need beside a browser.
 .PHONY: axe
@@ -90,10 +94,17 @@ pins: $(BASE) ## Renews the pinned versions in constraints/
 	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml"
 	$$compile --output-file constraints/newest.txt
 	$$compile --extra instrumentations --constraint constraints/minimum.in --output-file constraints/minimum.txt
+	apart=".venv/bin/uv pip compile --quiet --universal --python-version 3.10 --no-emit-index-url --no-emit-find-links --no-annotate --no-header --upgrade pyproject.toml"
+	$$apart --extra neighbours --output-file constraints/neighbours.txt
+	$$apart --extra docs --output-file constraints/docs.txt
+
+.PHONY: docs
+docs: .venv-docs/.stamp ## Builds the documentation's site into build/site; a warning is an error
+	@.venv-docs/bin/mkdocs build --quiet --strict --site-dir build/site
 
 .PHONY: clean
 clean: ## Removes everything that was made
-	@rm -rf .venv .venv-newest .venv-oldest .venv-bench dist build test-results
+	@rm -rf .venv .venv-newest .venv-oldest .venv-neighbours .venv-docs .venv-bench dist build test-results
 	rm -rf .ruff_cache .mypy_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
@@ -125,6 +136,16 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 	@tools/environment.sh .venv-oldest oldest
 	tools/install.sh .venv-oldest constraints/minimum.txt "$$(ls dist/*.whl)[demo,postgres,integrations,instrumentations]"
 	tools/chromium.sh
+	touch $@
+
+.venv-neighbours/.stamp-test: $(WHEEL) constraints/neighbours.txt
+	@tools/environment.sh .venv-neighbours newest
+	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours]"
+	touch $@
+
+.venv-docs/.stamp: constraints/docs.txt pyproject.toml | $(BASE)
+	@tools/environment.sh .venv-docs default
+	tools/install.sh .venv-docs constraints/docs.txt --editable '.[docs]'
 	touch $@
 
 .venv-bench/.stamp-bench: $(WHEEL)
