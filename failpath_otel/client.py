@@ -13,11 +13,13 @@ from typing import Any, Literal, cast, overload
 
 from opentelemetry.trace import TracerProvider
 
+from failpath_otel import arrival
 from failpath_otel.attempt import Attempt, stack_of
 from failpath_otel.config import Options, resolve
 from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
 from failpath_otel.delivery.opening import open_sink
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
+from failpath_otel.delivery.stand_in import take_over
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import STATUSES, Status, StepError, StepEvent
@@ -108,6 +110,13 @@ class FailpathClient:
         )
         if options.enabled:
             self._recorder.tracing.tracer()
+            if options.tracer_provider is None and self._sink is not None:
+                # With rules, or spans that carry the attributes, nothing of ours may ever be called again.
+                arrival.await_provider(self._recorder.tracing)
+        if self._made_by_service and self._sink is not None and self._recorder.tracing.is_global:
+            take_over(self._sink)
+
+    _made_by_service = True
 
     def _open_sink(self, options: Options) -> Sink | None:
         return open_sink(options, f"failpath-otel/{VERSION}")
@@ -258,6 +267,7 @@ class FailpathClient:
 
         Steps still run afterwards; their events are counted as dropped.
         """
+        arrival.forget(self._recorder.tracing)
         if self._sink is not None:
             self._sink.shutdown(timeout_millis)
 

@@ -20,6 +20,7 @@ from failpath_otel.config import Options, resolve
 from failpath_otel.delivery import Sink
 from failpath_otel.delivery.opening import open_sink
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
+from failpath_otel.delivery.stand_in import take_over
 from failpath_otel.errors import EventError
 from failpath_otel.events import semconv, translate
 from failpath_otel.events.metadata import Rendered, render
@@ -74,6 +75,8 @@ class FailpathSpanProcessor(SpanProcessor):
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
         self._set_up(open_sink(options, f"failpath-otel/{VERSION}"), options, owns_sink=True)
+        if self._sink is not None:
+            take_over(self._sink)
 
     @classmethod
     def for_sink(cls, sink: Sink | None, options: Options) -> FailpathSpanProcessor:

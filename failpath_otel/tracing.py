@@ -36,13 +36,24 @@ class Tracing:
         self._service_from_env: str | None = None
         self._env_read = False
 
+    @property
+    def is_global(self) -> bool:
+        """Whether the provider in use is the global one, whose spans everyone's are."""
+        return self._given is None or self._given is self._global()
+
+    @staticmethod
+    def _global() -> Any:
+        try:
+            return trace.get_tracer_provider()
+        except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded
+            warn_once("provider", "the tracer provider cannot be loaded; steps go on without spans", exc_info=True)
+            return None
+
     def tracer(self) -> trace.Tracer:
         """The tracer to open a step's span with. Never raises."""
         if self._given is None:
-            try:
-                provider: Any = trace.get_tracer_provider()
-            except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded
-                warn_once("provider", "the tracer provider cannot be loaded; steps go on without spans", exc_info=True)
+            provider: Any = self._global()
+            if provider is None:
                 return self._tracer
         else:
             provider = self._given
