@@ -18,7 +18,7 @@ from support.markdown import Block, anchors, blocks, documents, links, table
 from support.served import Client, environment, in_thread
 
 from failpath_otel.bindings import render_module
-from failpath_otel.cli.group import cli
+from failpath_otel.cli.group import COMMANDS, cli
 from failpath_otel.config import OPTIONS
 from failpath_otel.flows import load_flows
 from failpath_otel.server.settings import Settings
@@ -178,14 +178,39 @@ def test_the_table_of_server_options_is_the_commands() -> None:
             assert default == code(f"{known:g}" if isinstance(known, float) else str(known)), name
 
 
-@pytest.mark.parametrize(("name", "heading"), [("generate", "### Options of generate"), ("check", "### Options of check")])
-def test_the_tables_of_typed_keys_are_the_commands(name: str, heading: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "document", "heading"),
+    [
+        ("generate", "typed-keys.md", "### Options of generate"),
+        ("check", "typed-keys.md", "### Options of check"),
+        ("doctor", "doctor.md", "## Options"),
+    ],
+)
+def test_the_tables_of_commands_are_the_commands(name: str, document: str, heading: str) -> None:
     options = options_of(name)
-    rows = table(ROOT / "docs" / "typed-keys.md", heading)
+    rows = table(ROOT / "docs" / document, heading)
     assert [option for option, *_ in rows] == [code(option) for option in options]
     for option, default, _ in rows:
         known = options[option.strip("`")].default
-        assert default == (code(known) if isinstance(known, str) else ""), option
+        shown = f"{known:g}" if isinstance(known, float) else known
+        assert default == (code(shown) if isinstance(shown, str) else ""), option
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_each_of_its_options_is_documented(name: str) -> None:
+    texts = [document.read_text() for document in DOCUMENTS if f"failpath-otel {name}" in document.read_text()]
+    assert texts, name
+    for option in options_of(name):
+        assert any(re.search(rf"`[^`\n]*{option}(?![\w-])", text) for text in texts), f"{name} {option}"
+
+
+def test_every_check_of_the_doctor_is_documented() -> None:
+    rows = table(ROOT / "docs" / "doctor.md", "## What is looked at")
+    sources = "".join(path.read_text() for path in (ROOT / "failpath_otel" / "doctor").glob("*.py"))
+    made = set(re.findall(r'(?:ok|warning|problem|say|connects)\(\s*"([a-z-]+)"', sources)) | set(
+        re.findall(r'^CHECK: Final = "([a-z-]+)"', sources, re.MULTILINE)
+    )
+    assert {name.strip("`") for name, *_ in rows} == made
 
 
 def command_lines() -> list[tuple[str, str]]:

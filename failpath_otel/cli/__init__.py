@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 INSTALL_HINT = "pip install 'failpath-otel[{extra}]'"
+WITHOUT_SERVER = ("generate", "check", "doctor", "init")
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
         if error.name is None or error.name.partition(".")[0] == "failpath_otel":
             raise
         # Named by the command asked for: a service's own machine needs no server to check its keys.
-        hint = INSTALL_HINT.format(extra="cli" if sys.argv[1:2] in (["generate"], ["check"]) else "server")
+        hint = INSTALL_HINT.format(extra="cli" if sys.argv[1:2] in ([name] for name in WITHOUT_SERVER) else "server")
         print(f"Error: failpath-otel needs {error.name}, which is not installed: {hint}", file=sys.stderr)
         sys.exit(2)
     cli(prog_name="failpath-otel")

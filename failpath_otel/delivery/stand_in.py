@@ -30,6 +30,11 @@ class StandIn:
         self._sink = sink
 
     @property
+    def exporter(self) -> object:
+        """Where the events go, where the sink tells."""
+        return getattr(self._sink, "exporter", None)
+
+    @property
     def closed(self) -> bool:
         """True where spans that begin now are to be taken by another."""
         return self._sink.closed or any(_is_open(reference()) for reference in list(_own.values()))

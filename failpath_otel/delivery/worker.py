@@ -75,6 +75,11 @@ class Delivery:
         self._start_afresh()
         process.watch(self)
 
+    @property
+    def exporter(self) -> EventExporter:
+        """Where the events go; the worker's to call, and for others to ask what it is."""
+        return self._exporter
+
     def _start_afresh(self) -> None:
         """The state of a new process: nothing queued, no worker, no lock that another thread may hold."""
         self._outbox = Outbox(self._max_queue_size, self._on_drop, self._refuse)

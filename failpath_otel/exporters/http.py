@@ -17,6 +17,7 @@ from failpath_otel.exporters.posting import Answer, Poster
 
 EVENTS_PATH: Final = "/v1/events"
 
+_JSON: Final = {"Content-Type": "application/json"}
 _GZIP_ABOVE_BYTES: Final = 1024
 _MAX_BODY_BYTES: Final = 1024 * 1024
 """A quarter of what the server takes, so that a batch of large events goes out in several requests."""
@@ -60,34 +61,57 @@ class HttpExporter:
         if rejected:
             raise RejectedError(rejected)
 
+    def probe(self, *, timeout_millis: int) -> Answer:
+        """Posts a batch without events, of which nothing is stored: whether the way and the key are good.
+
+        Raises:
+            RetryableError, BatchRefusedError, UnauthorizedError, ExportError: As the class describes.
+        """
+        poster = Poster(self._url, self._poster.headers)  # of its own, for the worker may be using the other
+        try:
+            deadline = time.monotonic() + timeout_millis / 1000 if timeout_millis else None
+            answer = poster.post(join_events([]), _JSON, deadline)
+        finally:
+            poster.close()
+        if not 200 <= answer.status < 300:
+            raise self._failure(answer)
+        if not _is_receipt(answer.body):
+            raise ExportError(f"{self._url} answered {answer.status} without a count of accepted events")
+        return answer
+
     def close(self) -> None:
         """Closes the connection."""
         self._poster.close()
 
     def _send(self, ids: list[str], encoded: list[bytes], deadline: float | None, rejected: dict[str, str]) -> None:
         answer = self._post(join_events(encoded), deadline)
-        status, body = answer.status, answer.body
+        status = answer.status
         if status == 413 and len(encoded) > 1:
             half = len(encoded) // 2
             self._send(ids[:half], encoded[:half], deadline, rejected)
             self._send(ids[half:], encoded[half:], deadline, rejected)
         elif 200 <= status < 300:
-            rejected.update(_rejected_in(body))
-        elif status in (401, 403):
-            raise UnauthorizedError(f"{self._url} answered {status}: {_detail(body)}; check the project key")
-        elif status in (408, 429) or status >= 500:
-            raise RetryableError(f"{self._url} answered {status}: {_detail(body)}", retry_after=answer.retry_after)
+            rejected.update(_rejected_in(answer.body))
         elif status == 413:
             rejected[ids[0]] = f"{len(encoded[0])} bytes are too large for {self._url}"
-        elif 300 <= status < 400:
-            target = clip(str(answer.headers.get("Location", "nowhere")), 512)
-            raise ExportError(f"{self._url} redirects ({status}) to {target}, which is not followed; set that as the endpoint")
         else:
-            kind = BatchRefusedError if status in _ABOUT_THE_BATCH else ExportError
-            raise kind(f"{self._url} answered {status}: {_detail(body)}")
+            raise self._failure(answer)
+
+    def _failure(self, answer: Answer) -> ExportError:
+        """What an answer means that is neither success nor 413."""
+        status, body = answer.status, answer.body
+        if status in (401, 403):
+            return UnauthorizedError(f"{self._url} answered {status}: {_detail(body)}; check the project key")
+        if status in (408, 429) or status >= 500:
+            return RetryableError(f"{self._url} answered {status}: {_detail(body)}", retry_after=answer.retry_after)
+        if 300 <= status < 400:
+            target = clip(str(answer.headers.get("Location", "nowhere")), 512)
+            return ExportError(f"{self._url} redirects ({status}) to {target}, which is not followed; set that as the endpoint")
+        kind = BatchRefusedError if status in _ABOUT_THE_BATCH else ExportError
+        return kind(f"{self._url} answered {status}: {_detail(body)}")
 
     def _post(self, body: bytes, deadline: float | None) -> Answer:
-        headers = {"Content-Type": "application/json"}
+        headers = dict(_JSON)
         if len(body) > _GZIP_ABOVE_BYTES:
             body = gzip.compress(body, compresslevel=1, mtime=0)
             headers["Content-Encoding"] = "gzip"
@@ -113,6 +137,14 @@ def _within_limit(batch: Sequence[StepEvent], rejected: dict[str, str]) -> Itera
         size += len(raw)
     if encoded:
         yield ids, encoded
+
+
+def _is_receipt(body: bytes) -> bool:
+    try:
+        answer: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(answer, dict) and "accepted" in answer
 
 
 def _rejected_in(body: bytes) -> dict[str, str]:

@@ -48,6 +48,7 @@ class OtlpExporter:
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = read_settings(environ)
+        self._user_agent = user_agent
         self._transport = _transport(self._settings, user_agent)
         self._provider = tracer_provider
         self._default_resource: Resource | None = None
@@ -76,6 +77,18 @@ class OtlpExporter:
             self._send(events, encoded, deadline, rejected)
         if rejected:
             raise RejectedError(rejected)
+
+    def probe(self, *, timeout_millis: int) -> None:
+        """Sends a request without log records: whether the way and the headers are good.
+
+        Raises:
+            RetryableError, UnauthorizedError, ExportError: As the class describes.
+        """
+        transport = _transport(self._settings, self._user_agent)  # of its own, for the worker may be using the other
+        try:
+            transport.send(b"", self._earlier(time.monotonic() + timeout_millis / 1000 if timeout_millis else None))
+        finally:
+            transport.close()
 
     def close(self) -> None:
         """Closes the connection."""

@@ -11,6 +11,10 @@ REQUEST = (_FOLDER / "events-request.json").read_bytes()
 """A body of ``POST /v1/events`` with each kind of event."""
 ANSWER = (_FOLDER / "events-response.json").read_bytes()
 """An answer with all three counts."""
+PROBE = (_FOLDER / "probe-request.json").read_bytes()
+"""A body of ``POST /v1/events`` that asks whether events would be taken."""
+PROBE_ANSWER = (_FOLDER / "probe-response.json").read_bytes()
+"""The answer to it."""
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 NOON = 1_772_366_400_000_000_000  # 2026-03-01T12:00:00Z

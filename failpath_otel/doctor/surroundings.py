@@ -1,0 +1,69 @@
+"""How the service is run: processes that fork or freeze, and proxies."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from failpath_otel.config import is_loopback
+from failpath_otel.doctor.finding import Finding, ok, warning
+
+_PRELOAD: Final = re.compile(r"^\s*preload_app\s*=\s*True\b", re.MULTILINE)
+_FREEZING: Final = {
+    "AWS_LAMBDA_FUNCTION_NAME": "AWS Lambda",
+    "FUNCTION_TARGET": "Google Cloud Functions",
+    "FUNCTIONS_WORKER_RUNTIME": "Azure Functions",
+    "K_SERVICE": "Cloud Run",
+}
+
+
+def judge_processes(environ: Mapping[str, str], folder: Path) -> Iterator[Finding]:
+    """Findings about the way in which processes come to be."""
+    uwsgi = sorted(name for name in environ if name.startswith("UWSGI_"))
+    if uwsgi and "UWSGI_ENABLE_THREADS" not in environ:
+        yield warning(
+            "processes",
+            "uWSGI is configured here, and enable-threads is not among its variables",
+            "Without it uWSGI runs no Python threads, so events wait until the process ends.",
+            "Set enable-threads = true in uWSGI's configuration, or UWSGI_ENABLE_THREADS=1.",
+        )
+    frozen = [name for variable, name in _FREEZING.items() if environ.get(variable)]
+    if frozen:
+        yield warning(
+            "processes",
+            f"this looks like {frozen[0]}",
+            "A process that is frozen after its answer sends nothing meanwhile, and may never wake.",
+            'Call client.flush(timeout_millis=…) before the answer, or set FAILPATH_DELIVERY="await".',
+        )
+    where = _preloads(environ, folder)
+    if where:
+        yield ok("processes", f"gunicorn preloads the application ({where}); after a fork each worker sends for itself")
+    elif not uwsgi and not frozen:
+        yield ok("processes", "no sign of a server that forks or freezes; gunicorn, uvicorn and multiprocessing need nothing")
+
+
+def _preloads(environ: Mapping[str, str], folder: Path) -> str:
+    if "--preload" in environ.get("GUNICORN_CMD_ARGS", "").split():
+        return "GUNICORN_CMD_ARGS"
+    try:
+        text = (folder / "gunicorn.conf.py").read_text("utf-8", "replace")
+    except OSError:
+        return ""
+    return "gunicorn.conf.py" if _PRELOAD.search(text) else ""
+
+
+def judge_proxy(endpoint: str) -> Finding:
+    """Whether requests to the endpoint go through a proxy of the environment."""
+    parts = urlsplit(endpoint)
+    if is_loopback(endpoint):
+        return ok("proxy", f"{endpoint} is on this machine and reached directly")
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or urllib.request.proxy_bypass(parts.netloc):
+        return ok("proxy", f"none for {parts.hostname}")
+    place = urlsplit(proxy if "://" in proxy else f"//{proxy}")
+    return ok("proxy", f"{parts.hostname} is reached through {place.netloc.rpartition('@')[2]}, as the environment says")
