@@ -184,6 +184,7 @@ def test_the_table_of_server_options_is_the_commands() -> None:
         ("generate", "typed-keys.md", "### Options of generate"),
         ("check", "typed-keys.md", "### Options of check"),
         ("doctor", "doctor.md", "## Options"),
+        ("init", "zero-code.md", "### Options of init"),
     ],
 )
 def test_the_tables_of_commands_are_the_commands(name: str, document: str, heading: str) -> None:

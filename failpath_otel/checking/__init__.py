@@ -2,6 +2,7 @@
 
 from failpath_otel.checking.files import python_files
 from failpath_otel.checking.findings import Finding, Report, Severities
+from failpath_otel.checking.found import FoundFlows, flows_in
 from failpath_otel.checking.tree import check_tree
 
-__all__ = ["Finding", "Report", "Severities", "check_tree", "python_files"]
+__all__ = ["Finding", "FoundFlows", "Report", "Severities", "check_tree", "flows_in", "python_files"]

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "serve": _Place("failpath_otel.cli.serve", "serve", "server", "Take events, store them, show runs."),
     "generate": _Place("failpath_otel.cli.generate", "generate", "cli", "Write a module that makes flows and step keys typed."),
     "check": _Place("failpath_otel.cli.check", "check", "cli", "Hold the keys in Python sources against flows.json."),
+    "init": _Place("failpath_otel.cli.init", "init", "cli", "Write a first flows.json."),
     "doctor": _Place("failpath_otel.cli.doctor", "doctor", "cli", "Find out why runs do not show."),
     "demo": _Place("failpath_otel.cli.demo", "demo", "demo", "Run a small shop and see its runs."),
 }
