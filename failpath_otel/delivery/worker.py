@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import threading
 import time
 from contextvars import Token
-from queue import Empty, SimpleQueue
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -92,14 +92,18 @@ class Delivery:
         )
         self._inbox = self._outbox.inbox
         self._starting = threading.RLock()
-        self._sending = threading.Lock()
         self._worker: threading.Thread | None = None
-        # The worker sleeps on this queue, whose put() is safe in signal handlers and finalizers, unlike a Condition's notify().
-        self._signal: SimpleQueue[None] = SimpleQueue()
+        self._make_waits()
         self._wake_at = 1
         self._nudged = object()
         self._hurry_through = 0
         self._pid = os.getpid()
+
+    def _make_waits(self) -> None:
+        """What threads wait on for long, made of what the modules hold at this moment."""
+        self._sending = threading.Lock()
+        # The worker sleeps on this queue, whose put() is safe in signal handlers and finalizers, unlike a Condition's notify().
+        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def after_fork(self) -> None:
         """Called in a forked child: what was queued is the parent's to send, what it counted the parent's to tell."""
@@ -256,6 +260,9 @@ class Delivery:
         with self._starting:
             if self._worker is not None and self._worker.is_alive():
                 return True
+            if type(self._signal) is not queue.SimpleQueue:
+                # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
+                self._make_waits()
             # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
             self._worker = threading.Thread(target=self._run, name="failpath-delivery", daemon=True)
             try:
@@ -297,7 +304,7 @@ class Delivery:
         except BaseException:
             warn_once("worker", "delivery failed in an unexpected way and goes on", exc_info=True)
             outbox.give_back()
-            with contextlib.suppress(Empty):
+            with contextlib.suppress(queue.Empty):
                 self._signal.get(timeout=_AFTER_A_FAULT_SECONDS)
 
     def _await_batch(self, outbox: Outbox) -> None:
@@ -315,7 +322,7 @@ class Delivery:
         self._wake_at = wake_at
         # Looked at after wake_at is set, and set by others before they look at it: one of the two sees the other.
         if len(self._inbox) < wake_at and not self._closed and self._nudged is nudged:
-            with contextlib.suppress(Empty):
+            with contextlib.suppress(queue.Empty):
                 self._signal.get(timeout=seconds)
         self._wake_at = _NEVER
 
@@ -326,7 +333,7 @@ class Delivery:
         while (now := time.monotonic()) < until and self._outbox.queued:
             if self._nudged is not nudged:
                 until = min(until, self._sender.hold_until)
-            with contextlib.suppress(Empty):
+            with contextlib.suppress(queue.Empty):
                 self._signal.get(timeout=max(0.0, until - now))
 
     def _close_exporter(self) -> None:

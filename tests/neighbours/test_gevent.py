@@ -1,0 +1,71 @@
+"""gevent in place of threads, put there before or after ours: each step comes once and nothing is held up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.http_sink import HttpSink
+from support.processes import arrived, once, script, settings
+
+PATCH = "from gevent import monkey; monkey.patch_all()\n"
+MAKE = """
+from failpath_otel import FailpathClient
+failpath = FailpathClient(flows=False)
+"""
+USE = """
+failpath.run("checkout", "before").step("s", lambda: None)
+"""
+GREENLETS = """
+import os, time, gevent
+
+longest = 0.0
+def heart():
+    global longest
+    while True:
+        before = time.monotonic()
+        gevent.sleep(0.01)
+        longest = max(longest, time.monotonic() - before)
+
+def work(number):
+    with failpath.run("checkout", f"g{number}") as run:
+        with run.step("outer"):
+            gevent.sleep(0.02)
+            assert run is failpath.run("checkout", f"g{number}") or run.run_id == f"g{number}"
+            failpath.step("inner")(lambda: gevent.sleep(0.01))()
+
+beat = gevent.spawn(heart)
+gevent.joinall([gevent.spawn(work, number) for number in range(50)], raise_error=True)
+assert failpath.flush(5000), failpath.stats()
+gevent.sleep(0.5)  # the delivery waits for more meanwhile, and must not hold up the others
+beat.kill()
+print(longest)
+failpath.run("checkout", "last").step("s", lambda: None)
+"""
+FORK = """
+if (child := os.fork()) == 0:
+    failpath.run("checkout", "child").step("s", lambda: None)
+    raise SystemExit
+os.waitpid(child, 0)
+"""
+S = once(("s", "running"), ("s", "success"))
+WHOLE = once(*((key, status) for key in ("outer", "inner") for status in ("running", "success")))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(PATCH, MAKE, USE), (MAKE, PATCH, USE), (MAKE, USE, PATCH), (PATCH, MAKE, "")],
+    ids=["patched first", "patched after the client was made", "patched after a step ran", "first used in greenlets"],
+)
+def test_greenlets_report_each_step_once_and_the_delivery_holds_none_up(
+    parts: tuple[str, ...], sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
+) -> None:
+    needs("gevent")
+    env = settings(sink, {"PYTHONWARNINGS": "ignore"})
+    done = script(tmp_path, "".join(parts) + GREENLETS + FORK, env)
+    assert done.stderr == ""
+    assert float(done.stdout.split()[0]) < 1, "a greenlet waited for the delivery"
+    expected = {f"g{number}": WHOLE for number in range(50)}
+    expected |= {run: S for run in ("last", "child")} | ({"before": S} if USE in parts else {})
+    assert arrived(sink) == expected

@@ -1,0 +1,85 @@
+"""Under every server model each step comes once, and what was told last is there when the server has ended."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from support.http_sink import HttpSink
+from support.processes import BIN, SECONDS, SHOP, TOLD, arrived, once, serving, settings
+from support.served import until
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
+
+GUNICORN = [str(BIN / "gunicorn"), "-w", "2", "-b", "127.0.0.1:0", "--graceful-timeout", "10"]
+UVICORN = [str(BIN / "uvicorn"), "--port", "0"]
+MODELS = {
+    "gunicorn sync": [*GUNICORN, "shop:wsgi"],
+    "gunicorn sync --preload": [*GUNICORN, "shop:wsgi", "--preload"],
+    "gunicorn gthread --preload": [*GUNICORN, "shop:wsgi", "-k", "gthread", "--threads", "4", "--preload"],
+    "gunicorn gevent": [*GUNICORN, "shop:wsgi", "-k", "gevent"],
+    "gunicorn gevent --preload": [*GUNICORN, "shop:wsgi", "-k", "gevent", "--preload"],
+    "gunicorn uvicorn": [*GUNICORN, "shop:asgi", "-k", "uvicorn_worker.UvicornWorker"],
+    "gunicorn uvicorn --preload": [*GUNICORN, "shop:asgi", "-k", "uvicorn_worker.UvicornWorker", "--preload"],
+    "uvicorn": [*UVICORN, "shop:asgi"],
+    "uvicorn --workers": [*UVICORN, "shop:asgi", "--workers", "2"],
+}
+MODULES = {"gevent": "gevent", "uvicorn_worker.UvicornWorker": "uvicorn_worker"}
+
+
+def ask(url: str, run_id: str) -> str | None:
+    """Which process served the run; nothing while there is none. Each over its own connection, so that both get some."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    try:
+        connection.request("GET", f"/?{run_id}")
+        response = connection.getresponse()
+        return response.read().decode() if response.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def fill(url: str, processes: int) -> dict[str, str]:
+    """Runs in every process of the server, by run id."""
+    served: dict[str, str] = {}
+    until(lambda: ask(url, "first"), SECONDS)
+
+    def answered() -> bool:
+        names = [f"r{len(served) + number}" for number in range(12)]
+        for name, process in zip(names, pool.map(lambda run_id: ask(url, run_id), names), strict=True):
+            assert process is not None
+            served[name] = process
+        return len(set(served.values())) == processes
+
+    with ThreadPoolExecutor(6) as pool:
+        until(answered, SECONDS)
+    return served
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_each_step_comes_once_and_the_last_ones_survive_the_end_of_the_workers(
+    model: str, sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
+) -> None:
+    command = MODELS[model]
+    needs(Path(command[0]).name, "uvicorn", *(MODULES[word] for word in command if word in MODULES))
+    (tmp_path / "shop.py").write_text(SHOP)
+    with serving(tmp_path, settings(sink), *command) as (url, log):
+        served = fill(url, 1 if model == "uvicorn" else 2)
+    told = arrived(sink)
+    assert {run: told.get(run) for run in served} == dict.fromkeys(served, once(*TOLD))
+    boots = {run: told[run] for run in told if run.isdecimal()}
+    assert boots == dict.fromkeys(boots, once(("import", "running"), ("import", "success")))
+    assert len(boots) == (1 if "--preload" in model or model == "uvicorn" else 2)
+    said = log.read_text()
+    if "--preload" in model:  # Python warns of every fork of a process that has a thread, here the delivery of what it did itself
+        said = said.replace("DeprecationWarning: This process (pid=", "")
+    if "gevent" in model:
+        said = said.replace("MonkeyPatchWarning", "")  # with --preload gunicorn itself patches after the application's imports
+    assert not [word for word in ("Traceback", "Warning", "failpath_otel") if word in said], said
