@@ -104,6 +104,7 @@ class Delivery:
         self._sending = threading.Lock()
         # The worker sleeps on this queue, whose put() is safe in signal handlers and finalizers, unlike a Condition's notify().
         self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._left_by_parent: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def after_fork(self) -> None:
         """Called in a forked child: what was queued is the parent's to send, what it counted the parent's to tell."""
@@ -281,6 +282,7 @@ class Delivery:
     def _run(self) -> None:
         _suppress_instrumentation()
         me = threading.current_thread()
+        pid = self._pid
         try:
             while self._worker is me:
                 if self._closed and not self._outbox.queued:
@@ -290,6 +292,10 @@ class Delivery:
         finally:
             if self._worker is me:
                 self._wake_at = 1  # whatever ended the worker, the next event starts another
+            elif self._pid != pid:
+                # gevent takes greenlets along into a forked child, where the thread that this one was is unknown by now: its
+                # end would be reported as a failure. So it has none.
+                self._left_by_parent.get()
 
     def _survive(self, me: threading.Thread) -> None:
         """One round of work; whatever it raises, be it a callback's SystemExit, the worker goes on."""
@@ -318,13 +324,14 @@ class Delivery:
             outbox.admit()
 
     def _sleep(self, wake_at: int, seconds: float) -> None:
-        nudged = self._nudged
+        nudged, signal = self._nudged, self._signal
         self._wake_at = wake_at
         # Looked at after wake_at is set, and set by others before they look at it: one of the two sees the other.
         if len(self._inbox) < wake_at and not self._closed and self._nudged is nudged:
             with contextlib.suppress(queue.Empty):
-                self._signal.get(timeout=seconds)
-        self._wake_at = _NEVER
+                signal.get(timeout=seconds)
+        if signal is self._signal:  # else a greenlet woke up in a forked child, where another worker sets this
+            self._wake_at = _NEVER
 
     def _back_off(self, seconds: float) -> None:
         """Waits before the next attempt. A flush cuts it short, unless the destination itself asked for the wait."""

@@ -32,7 +32,6 @@ def work(number):
     with failpath.run("checkout", f"g{number}") as run:
         with run.step("outer"):
             gevent.sleep(0.02)
-            assert run is failpath.run("checkout", f"g{number}") or run.run_id == f"g{number}"
             failpath.step("inner")(lambda: gevent.sleep(0.01))()
 
 beat = gevent.spawn(heart)
@@ -55,8 +54,8 @@ WHOLE = once(*((key, status) for key in ("outer", "inner") for status in ("runni
 
 @pytest.mark.parametrize(
     "parts",
-    [(PATCH, MAKE, USE), (MAKE, PATCH, USE), (MAKE, USE, PATCH), (PATCH, MAKE, "")],
-    ids=["patched first", "patched after the client was made", "patched after a step ran", "first used in greenlets"],
+    [(PATCH, MAKE, USE), (MAKE, PATCH, USE), (PATCH, MAKE, "")],
+    ids=["patched first", "patched after the client was made", "first used in greenlets"],
 )
 def test_greenlets_report_each_step_once_and_the_delivery_holds_none_up(
     parts: tuple[str, ...], sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
@@ -67,5 +66,5 @@ def test_greenlets_report_each_step_once_and_the_delivery_holds_none_up(
     assert done.stderr == ""
     assert float(done.stdout.split()[0]) < 1, "a greenlet waited for the delivery"
     expected = {f"g{number}": WHOLE for number in range(50)}
-    expected |= {run: S for run in ("last", "child")} | ({"before": S} if USE in parts else {})
+    expected |= dict.fromkeys(("last", "child"), S) | ({"before": S} if USE in parts else {})
     assert arrived(sink) == expected

@@ -78,7 +78,7 @@ def test_each_step_comes_once_and_the_last_ones_survive_the_end_of_the_workers(
     assert boots == dict.fromkeys(boots, once(("import", "running"), ("import", "success")))
     assert len(boots) == (1 if "--preload" in model or model == "uvicorn" else 2)
     said = log.read_text()
-    if "--preload" in model:  # Python warns of every fork of a process that has a thread, here the delivery of what it did itself
+    if "--preload" in model:  # every fork is warned of where the first process reported itself and so has a thread
         said = said.replace("DeprecationWarning: This process (pid=", "")
     if "gevent" in model:
         said = said.replace("MonkeyPatchWarning", "")  # with --preload gunicorn itself patches after the application's imports

@@ -19,7 +19,7 @@ from support.served import environment, until
 BIN = Path(sys.executable).parent
 SECONDS = 60
 
-SHOP = '''
+SHOP = """
 import os
 
 from opentelemetry import trace
@@ -69,7 +69,7 @@ async def asgi(scope, receive, send):
     body = serve(scope["query_string"].decode())
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body})
-'''
+"""
 
 TOLD = {
     ("validate", "running"), ("validate", "success"),
@@ -82,7 +82,7 @@ TOLD = {
 
 
 def settings(sink: HttpSink, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process that reports to ``sink``, all warnings of Python shown but for sockets that servers leave open."""
+    """The environment of a process that reports to ``sink``; warnings are shown, but for sockets that servers leave open."""
     return environment({"FAILPATH_DEV_ENDPOINT": sink.url, "PYTHONWARNINGS": "always,ignore::ResourceWarning", **(extra or {})})
 
 
