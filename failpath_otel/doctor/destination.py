@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from failpath_otel.config import Options
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
+from failpath_otel.doctor.intake import judge_intake
 from failpath_otel.doctor.reach import Visit, no_answer
 from failpath_otel.errors import BatchRefusedError, ExportError, RetryableError, UnauthorizedError
 from failpath_otel.exporters.http import HttpExporter
@@ -55,7 +56,10 @@ def _ask(exporter: Any, seconds: float) -> list[Finding]:
         answer = exporter.probe(timeout_millis=max(1, int(seconds * 1000)))
     except ExportError as error:
         return [_refused(error)]
-    return [ok(CHECK, f"{exporter!r} is reached, and takes what comes"), *_clock(answer, sent_at, time.time())]
+    found = [ok(CHECK, f"{exporter!r} is reached, and takes what comes"), *_clock(answer, sent_at, time.time())]
+    if isinstance(exporter, HttpExporter):
+        found += judge_intake(exporter.endpoint, max(0.05, seconds - (time.time() - sent_at)))
+    return found
 
 
 def _refused(error: ExportError) -> Finding:

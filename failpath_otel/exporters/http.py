@@ -38,7 +38,8 @@ class HttpExporter:
     """
 
     def __init__(self, endpoint: str, project_key: str | None = None, *, user_agent: str = "failpath-otel") -> None:
-        self._url = endpoint.rstrip("/") + EVENTS_PATH
+        self.endpoint = endpoint.rstrip("/")
+        self._url = self.endpoint + EVENTS_PATH
         self._has_key = bool(project_key)
         headers = {"User-Agent": user_agent}
         if project_key:

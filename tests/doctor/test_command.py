@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.golden import PROBE, PROBE_ANSWER
 from support.http_sink import always, hang, http_sink, reply
-from support.served import command, environment, in_thread
+from support.served import command, environment, event, in_thread
 
 from failpath_otel.exporters import HttpExporter
 from failpath_otel.server.settings import Settings
@@ -71,10 +72,12 @@ def test_all_is_well_beside_a_server_and_nothing_is_stored_there(tmp_path: Path)
             "processes": "ok",
             "destination": "ok",
             "clock": "ok",
+            "intake": "ok",
             "counts": "ok",
         }
         assert server.get("/api/flows").json == {"flows": []}
         assert server.get("/api/intake").json["accepted"] == 0
+        assert "nothing has arrived" in found["intake"][0]["what"]
         code, found = doctor(tmp_path, "--app", "shop:create()", **{**env, "FAILPATH_PROJECT_KEY": "wrong"})
         assert (code, found["destination"][0]["level"]) == (1, "problem")
         assert "answered 401" in found["destination"][0]["what"]
@@ -85,7 +88,8 @@ def test_a_client_in_code_is_asked_for_its_own_destination(tmp_path: Path) -> No
         (tmp_path / "shop.py").write_text(SHOP.format(key=SECRET, endpoint=sink.url))
         code, found = doctor(tmp_path, "--app", "shop:create()")
         assert (code, found["destination"][0]["level"]) == (0, "ok"), found
-        (asked,) = sink.requests
+        asked, looked = sink.requests
+        assert (looked.line, "authorization" in looked.headers) == ("GET /api/intake HTTP/1.1", False)
         assert asked.headers["authorization"] == f"Bearer {SECRET}"
         assert json.loads(asked.body) == {"events": []}
 
@@ -118,7 +122,9 @@ def test_an_application_that_cannot_be_imported_is_a_finding(source: str, why: s
 
 
 def test_an_application_and_a_server_that_hang_take_no_more_than_the_time(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("import threading; threading.Event().wait()")
+    (tmp_path / "shop.py").write_text(
+        "import os, pathlib, threading; pathlib.Path('pid').write_text(str(os.getpid())); threading.Event().wait()"
+    )
     with http_sink() as sink:
         sink.answer = hang(sink)
         began = time.monotonic()
@@ -126,6 +132,8 @@ def test_an_application_and_a_server_that_hang_take_no_more_than_the_time(tmp_pa
         assert time.monotonic() - began < 3 + 3  # and the time in which Python starts
     assert code == 1
     assert "not done within 2 s" in found["app"][0]["what"]
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
     assert found["destination"][0]["level"] == "problem"
 
 
@@ -146,6 +154,16 @@ def test_whatever_answers_is_told_from_a_server_that_takes_events(
         code, found = doctor(tmp_path, FAILPATH_DEV_ENDPOINT=sink.url)
     assert (code, found["destination"][0]["level"]) == (1, "problem")
     assert said_of_it in found["destination"][0]["what"]
+
+
+def test_what_a_server_took_and_refused_is_told(tmp_path: Path) -> None:
+    with in_thread(Settings(db=str(tmp_path / "runs.db"), port=0)) as server:
+        server.send_events(event("1"), event("2"))
+        _, found = doctor(tmp_path, FAILPATH_DEV_ENDPOINT=server.url)
+        assert found["intake"][0]["what"].startswith("2 events have arrived at the server since ")
+        server.send_events(event("1", status="done"))
+        _, found = doctor(tmp_path, FAILPATH_DEV_ENDPOINT=server.url)
+        assert (found["intake"][0]["level"], "has refused 1 times" in found["intake"][0]["what"]) == ("warning", True)
 
 
 @pytest.mark.parametrize(("seconds", "said_of_it"), [(3600, "behind"), (-3600, "ahead of")])

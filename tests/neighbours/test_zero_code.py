@@ -55,6 +55,10 @@ async def endpoint(run: str):
     pay("charge", run)
     time.sleep(0.05)  # holds this process's loop, so that the next request is another's
     return os.getpid()
+def wsgi(environ, start_response):
+    pay("charge", environ["QUERY_STRING"].removeprefix("run="))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
 """
 
 
@@ -175,33 +179,39 @@ def test_without_use_it_is_silent_and_what_cannot_be_used_is_said_once(
 
 
 GUNICORN = [str(BIN / "gunicorn"), "service:app", "-w", "2", "-b", "127.0.0.1:0"]
+# gevent takes the place of threads in the worker, long after the client was made. Greenlets hold no worker, so one is enough.
+GEVENT = [str(BIN / "gunicorn"), "service:wsgi", "-w", "1", "-b", "127.0.0.1:0", "-k", "gevent"]
 UVICORN = [str(BIN / "uvicorn"), "service:app", "--workers", "2", "--port", "0"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
-    "command",
+    ("command", "processes_in_all"),
     [
-        [*GUNICORN, "-k", "uvicorn_worker.UvicornWorker"],
-        [*GUNICORN, "-k", "uvicorn_worker.UvicornWorker", "--preload"],
-        UVICORN,
+        ([*GUNICORN, "-k", "uvicorn_worker.UvicornWorker"], 2),
+        ([*GUNICORN, "-k", "uvicorn_worker.UvicornWorker", "--preload"], 2),
+        (GEVENT, 1),
+        (UVICORN, 2),
     ],
-    ids=["gunicorn", "gunicorn --preload", "uvicorn --workers"],
+    ids=["gunicorn", "gunicorn --preload", "gunicorn with gevent", "uvicorn --workers"],
 )
-def test_every_worker_process_reports_each_step_once(server: Served, tmp_path: Path, command: list[str]) -> None:
+def test_every_worker_process_reports_each_step_once(
+    server: Served, tmp_path: Path, command: list[str], processes_in_all: int
+) -> None:
     pytest.importorskip("uvicorn_worker")
-    name = f"{Path(command[0]).name}-{len(command)}"
+    pytest.importorskip("gevent")
+    name = tmp_path.name
     with serving(tmp_path, {"FAILPATH_DEV_ENDPOINT": server.url}, *command) as url:
         until(lambda: ask(url, f"/pay?run={name}-first"), SECONDS)
         processes: dict[str, str | None] = {}
 
-        def two_answered() -> bool:
+        def all_answered() -> bool:
             names = [f"{name}-{len(processes) + number}" for number in range(8)]
             processes.update(zip(names, pool.map(lambda run_id: ask(url, f"/pay?run={run_id}"), names), strict=True))
-            return len(set(processes.values()) - {None}) == 2
+            return len(set(processes.values()) - {None}) == processes_in_all
 
         with ThreadPoolExecutor(8) as pool:
-            until(two_answered, SECONDS)
+            until(all_answered, SECONDS)
     for run_id in (run_id for run_id, process in processes.items() if process is not None):
         assert told(events_of(server, run_id)) == ["charge:running", "charge:success"], run_id
