@@ -17,10 +17,12 @@ from failpath_otel.errors import (
     UnknownKeyError,
 )
 from failpath_otel.events.step import Status, StepError, StepEvent
+from failpath_otel.executors import ContextExecutor, with_context
 from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.flows import Edge, Flow, Flows, Node
 from failpath_otel.processor import FailpathSpanProcessor
+from failpath_otel.propagator import RunPropagator
 from failpath_otel.run import Run, current_run
 from failpath_otel.step import Step
 from failpath_otel.version import VERSION
@@ -31,6 +33,7 @@ __all__ = [
     "BatchRefusedError",
     "ConfigError",
     "ConsoleExporter",
+    "ContextExecutor",
     "DeliveryError",
     "DropReason",
     "Edge",
@@ -51,6 +54,7 @@ __all__ = [
     "RejectedError",
     "RetryableError",
     "Run",
+    "RunPropagator",
     "Stats",
     "Status",
     "Step",
@@ -60,4 +64,5 @@ __all__ = [
     "UnknownKeyError",
     "__version__",
     "current_run",
+    "with_context",
 ]

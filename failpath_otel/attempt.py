@@ -17,7 +17,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import INVALID_SPAN, Span, Status, StatusCode
+from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
 
 from failpath_otel import context
 from failpath_otel.delivery import process
@@ -26,6 +26,7 @@ from failpath_otel.events.metadata import MAX_EVENT_BYTES, Rendered, as_attribut
 from failpath_otel.events.step import Status as StepStatus
 from failpath_otel.events.step import StepError, StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
+from failpath_otel.handover import Handover, token_of
 from failpath_otel.notices import warn_once
 from failpath_otel.recorder import Recorder
 
@@ -51,7 +52,7 @@ class Attempt:
     """One execution of a step, from `start` to the first of the ends; later ends do nothing."""
 
     __slots__ = (
-        "_context", "_done", "_metadata", "_pid", "_recorder", "_run", "_service",
+        "_context", "_detached", "_done", "_metadata", "_pid", "_recorder", "_run", "_service",
         "_span_id", "_started_at", "_step_key", "_token", "_trace_id", "span",
     )  # fmt: skip
 
@@ -62,6 +63,7 @@ class Attempt:
         self._metadata = {**run.metadata, **metadata} if metadata else run.metadata
         self._token: Token[Context] | None = None
         self._done = True
+        self._detached = False
         self.span: Span = INVALID_SPAN
 
     # Beginning
@@ -94,6 +96,32 @@ class Attempt:
             return self._event(status, timestamp, error, reason)
         except Exception:
             warn_once("instant", "step %r could not be recorded", self._step_key, exc_info=True)
+            return None
+
+    def complete(self, handover: Handover, metadata: Rendered, error: StepError | None) -> StepEvent | None:
+        """The outcome of a step that another process began and detached; its event is the one that process would have given.
+
+        The outcome also needs a span, for those who take steps from spans: one without length, below the step's own, with
+        the event's id on it.
+        """
+        try:
+            status: StepStatus = "success" if error is None else "error"
+            ended_at = max(time.time_ns(), handover.started_at)
+            done = f"{handover.trace_id}-{handover.span_id}-end"
+            marks = {semconv.STEP_STATUS: status, semconv.EVENT_ID: done, semconv.STARTED_AT: handover.started_at}
+            began = SpanContext(int(handover.trace_id, 16), int(handover.span_id, 16), True, TraceFlags(TraceFlags.SAMPLED))
+            token = otel_context.attach(trace.set_span_in_context(NonRecordingSpan(began)))
+            try:
+                self._open(metadata, marks, ended_at)
+            finally:
+                context.detach(token)
+            if error is not None:
+                self._mark_failed(error.name, error, error.stack)
+            self._guarded(self.span.end, ended_at)
+            self._trace_id, self._span_id, self._started_at = handover.trace_id, handover.span_id, handover.started_at
+            return self._event(status, ended_at, error)
+        except Exception:
+            warn_once("complete", "the end of step %r could not be recorded", self._step_key, exc_info=True)
             return None
 
     def _open(self, metadata: Rendered, extra: dict[str, Any], started_at: int) -> None:
@@ -149,8 +177,19 @@ class Attempt:
         if not self._done and self._recorder.metadata_on_spans:
             self._guarded(self.span.set_attributes, as_attributes(values))
 
+    def detach(self) -> str:
+        """A token with which any process ends the step; this one then ends it only where an exception leaves the body."""
+        if self._done:
+            return ""
+        self._detached = True
+        run = self._run
+        return token_of(Handover(run.flow_key, run.run_id, self._step_key, self._trace_id, self._span_id, self._started_at))
+
     def end(self, exception: BaseException | None) -> StepEvent | None:
-        """Ends the step, as ``error`` where there is an exception, else as ``success``; returns that event."""
+        """Ends the step, as ``error`` where there is an exception, else as ``success``; returns that event.
+
+        A detached step without an exception goes on: only its span ends, which says that it told of the start alone.
+        """
         self.suspend()
         if self._done:
             return None
@@ -160,7 +199,11 @@ class Attempt:
         try:
             ended_at = max(time.time_ns(), self._started_at)
             if exception is None:
-                self._guarded(self.span.set_attribute, semconv.STEP_STATUS, "success")
+                status = "running" if self._detached else "success"
+                self._guarded(self.span.set_attribute, semconv.STEP_STATUS, status)
+                if self._detached:
+                    self._guarded(self.span.end, ended_at)
+                    return None
                 error = None
             else:
                 error = self._describe(exception)

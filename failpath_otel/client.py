@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, overload
 
 from opentelemetry.trace import TracerProvider
 
-from failpath_otel import arrival
-from failpath_otel.attempt import Attempt, stack_of
+from failpath_otel import arrival, baggage
+from failpath_otel.attempt import Attempt
+from failpath_otel.carrier import unpack
 from failpath_otel.config import Options, resolve
+from failpath_otel.context import named_run
 from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
 from failpath_otel.delivery.opening import open_sink
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.delivery.stand_in import take_over
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.metadata import render
-from failpath_otel.events.step import STATUSES, Status, StepError, StepEvent
-from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
-from failpath_otel.events.wire import parse_time
+from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.exporters import EventExporter
 from failpath_otel.flow_key import FlowKey, K
 from failpath_otel.flows import DEFAULT_PATH, Flows, find_flows_file, load_flows, split_strict
+from failpath_otel.handover import handover_of
 from failpath_otel.notices import warn_once
 from failpath_otel.processor import Attachment, FailpathSpanProcessor
+from failpath_otel.recorded import known_status, nanoseconds, step_error
 from failpath_otel.recorder import Recorder
 from failpath_otel.run import Run, current_run
 from failpath_otel.step import Step, StepSource, outside_a_run
@@ -64,6 +66,7 @@ class FailpathClient:
         flows: Path of flows.json, to warn of unknown keys; without one it is looked for upward from the working directory.
             ``strict`` or ``strict:PATH``: unknown keys raise `UnknownKeyError`. False: none.
         metadata_on_spans: Put metadata on the spans too.
+        propagate: Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.
 
     Raises:
         ConfigError: An option or environment variable cannot be used.
@@ -88,6 +91,7 @@ class FailpathClient:
         tracer_provider: TracerProvider | None = None,
         flows: str | os.PathLike[str] | Flows | Literal[False] | None = None,
         metadata_on_spans: bool | None = None,
+        propagate: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
@@ -107,6 +111,7 @@ class FailpathClient:
             default_metadata=render(options.default_metadata),
             flows=known_flows,
             strict_keys=strict_keys,
+            propagates=options.propagate,
         )
         if options.enabled:
             self._recorder.tracing.tracer()
@@ -143,6 +148,74 @@ class FailpathClient:
         """
         return Run(self._recorder, flow_key, run_id, metadata)
 
+    def current_run(self) -> Run[Any] | None:
+        """The run of this context: that of the innermost ``with run:``, else the one that a calling service began, or ``None``.
+
+        The latter comes in W3C baggage, which OpenTelemetry's instrumentation of the server makes current. What cannot be a
+        run's name is ignored and counted (`Stats.baggage_refused`).
+        """
+        attached = current_run()
+        if attached is not None or not self._recorder.enabled:
+            return attached
+        named = named_run()
+        return None if named is None else Run(self._recorder, named.flow_key, named.run_id, None)
+
+    def resume(self, carrier: Mapping[str, str]) -> Run[Any]:
+        """The run of `Run.carrier`, to go on with in a worker; within ``with``, steps are in the carrier's trace too.
+
+        ::
+
+            with failpath.resume(job["failpath"]):
+                ship(order)
+
+        A carrier without a run is warned of once; what runs under it then runs unrecorded, for no flow can be guessed.
+        """
+        run, origin = unpack(carrier)
+        if run is not None:
+            return Run(self._recorder, run.flow_key, run.run_id, None, origin)
+        if self._recorder.enabled:
+            warn_once("carrier", "resume got a carrier that names no run; steps under it are not recorded")
+        return Run(self._recorder.silent(), "unnamed", None, None)
+
+    def complete(
+        self,
+        token: str,
+        error: BaseException | StepError | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Ends a step that `Step.detach` left open, here or in another process: ``success``, or ``error`` with ``error``.
+
+        The outcome is the very event that the step's own end would have been, so a second call changes nothing: the first
+        that arrives counts.
+
+        Args:
+            token: What `Step.detach` returned.
+            error: Why the step failed.
+            metadata: Added to what the step's start said.
+
+        Returns:
+            Whether something was recorded: not for a token that is none, which is warned of, and not where nothing is sent.
+
+        Raises:
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
+        """
+        recorder = self._recorder
+        if not recorder.enabled or token == "":
+            return False
+        handover = handover_of(token)
+        if handover is None:
+            warn_once("token", "complete got a token that Step.detach did not make; nothing is recorded")
+            return False
+        run: Run[Any] = Run(recorder, handover.flow_key, handover.run_id, None)
+        rendered = recorder.metadata(metadata)
+        described = None if error is None else step_error(error, capture_stack=recorder.capture_stack)
+        event = Attempt(recorder, run.facts, handover.step_key, rendered).complete(handover, rendered, described)
+        failure = recorder.emit(event)
+        if failure is not None and recorder.raise_on_send_error:
+            raise failure
+        return event is not None
+
     def step(self, step_key: str, *, metadata: Mapping[str, Any] | None = None) -> Step:
         """A step of whatever run is current when it begins: a decorator for functions of every kind, or a block.
 
@@ -155,7 +228,7 @@ class FailpathClient:
         recorder = self._recorder
 
         def current() -> StepSource | None:
-            run = current_run()
+            run = self.current_run()
             if run is None:
                 if recorder.enabled:
                     outside_a_run(key)
@@ -222,15 +295,15 @@ class FailpathClient:
         recorder = self._recorder
         if not recorder.enabled:
             return
-        known = _known_status(status)
+        known = known_status(status)
         if known is None:
             return
         run: Run[Any] = Run(recorder, flow_key, run_id, None)
         key = recorder.identifier("step key", step_key)
         recorder.check_key(run.flow_key, key)
         rendered = recorder.metadata(metadata)
-        described = _step_error(error, capture_stack=recorder.capture_stack) if known == "error" else None
-        event = Attempt(recorder, run.facts, key, rendered).instant(known, _nanoseconds(timestamp), rendered, described)
+        described = step_error(error, capture_stack=recorder.capture_stack) if known == "error" else None
+        event = Attempt(recorder, run.facts, key, rendered).instant(known, nanoseconds(timestamp), rendered, described)
         failure = recorder.emit(event)
         if failure is not None and recorder.raise_on_send_error:
             raise failure
@@ -259,8 +332,9 @@ class FailpathClient:
         return await asyncio.to_thread(self.flush, timeout_millis)
 
     def stats(self) -> Stats:
-        """The counts of this moment, with retries and mask failures."""
-        return Stats() if self._sink is None else self._sink.stats()
+        """The counts of this moment, with retries, mask failures and baggage that was not believed."""
+        stats = Stats() if self._sink is None else self._sink.stats()
+        return replace(stats, baggage_refused=baggage.refused())
 
     def shutdown(self, timeout_millis: int = EXIT_TIMEOUT_MILLIS) -> None:
         """Sends what is left, within ``timeout_millis``, and ends delivery. Also run at exit; a second call does nothing.
@@ -311,41 +385,3 @@ def _flows(given: Any) -> tuple[Flows, bool]:
     if strict:
         raise ConfigError(f"flows={given!r} found no {DEFAULT_PATH} from {Path.cwd()} up; name it: flows='strict:PATH'")
     return Flows(), False
-
-
-def _known_status(status: object) -> Status | None:
-    if isinstance(status, str) and status in STATUSES:
-        return cast(Status, str.__str__(status))
-    warn_once("status", "record_step records nothing: status must be one of %s, got %s", sorted(STATUSES), as_text(status))
-    return None
-
-
-def _step_error(error: object, *, capture_stack: bool) -> StepError:
-    if isinstance(error, StepError):
-        # The fields of a Struct are not checked when it is made.
-        stack = clip_middle(as_text(error.stack)) if error.stack else None
-        return StepError(clip(as_text(error.name), MAX_ID_CHARS) or "Error", clip(as_text(error.message)), stack)
-    if isinstance(error, BaseException):
-        stack = stack_of(error) if capture_stack else None
-        return StepError(clip(type(error).__name__, MAX_ID_CHARS), clip(as_text(error)), stack)
-    return StepError("Error", "" if error is None else clip(as_text(error)))
-
-
-def _nanoseconds(timestamp: int | datetime | None) -> int:
-    if timestamp is None:
-        return time.time_ns()
-    if isinstance(timestamp, datetime) and timestamp.utcoffset() is not None:
-        nanoseconds = parse_time(timestamp)
-    elif isinstance(timestamp, int) and not isinstance(timestamp, bool):
-        nanoseconds = int(timestamp)
-    else:
-        nanoseconds = 0
-    # OTLP holds a time in 64 bits without a sign: one beyond it would cost the exporter its whole batch.
-    if 0 < nanoseconds < 2**63:
-        return nanoseconds
-    warn_once(
-        "timestamp",
-        "record_step takes nanoseconds since 1970 or a datetime with a time zone, up to the year 2262, not %s; now is recorded",
-        as_text(timestamp),
-    )
-    return time.time_ns()

@@ -55,6 +55,7 @@ class Options:
     tracer_provider: Any
     flows: Any
     metadata_on_spans: bool
+    propagate: bool
 
     @property
     def sends_to_remote(self) -> bool:
@@ -268,5 +269,12 @@ OPTIONS: Final = (
         "`strict` (or `strict:PATH`): unknown keys raise. False: none.",
     ),
     Option("metadata_on_spans", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
+    Option(
+        "propagate",
+        "FAILPATH_PROPAGATE",
+        True,
+        _flag,
+        "Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.",
+    ),
 )
 """Every option of `FailpathClient`, in the order of its signature."""

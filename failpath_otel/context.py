@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from contextvars import Token
+from typing import TYPE_CHECKING, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
+from failpath_otel import baggage
+from failpath_otel.baggage import NamedRun
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from failpath_otel.run import Run
+
 _CURRENT_RUN = otel_context.create_key("failpath-current-run")
 
 
-def attached_run() -> object:
-    """What was attached last in this context, or ``None``."""
-    return otel_context.get_value(_CURRENT_RUN)
+def attached_run(within: Context | None = None) -> object:
+    """The run that was attached last in a context (without one, the current), or ``None``."""
+    return otel_context.get_value(_CURRENT_RUN, within)
 
 
-def attach_run(run: object) -> Token[Context]:
-    """Makes ``run`` the current one."""
-    return otel_context.attach(otel_context.set_value(_CURRENT_RUN, run))
+def named_run(within: Context | None = None) -> NamedRun | None:
+    """Which run a context (without one, the current) belongs to: that attached in this process, else that of its baggage."""
+    run = cast("Run[Any] | None", attached_run(within))
+    return baggage.read(within) if run is None else NamedRun(run.flow_key, run.run_id)
+
+
+def attach_run(run: object, within: Context) -> Token[Context]:
+    """Makes ``run`` the current one, on top of ``within``."""
+    return otel_context.attach(otel_context.set_value(_CURRENT_RUN, run, within))
 
 
 def detach(token: Token[Context]) -> bool:

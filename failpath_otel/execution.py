@@ -38,6 +38,10 @@ class Execution:
         """Adds metadata, taken now."""
         self._attempt.set_metadata(self._recorder.metadata(values))
 
+    def detach(self) -> str:
+        """Leaves the end of the attempt to whoever has the token that this returns."""
+        return self._attempt.detach()
+
     def start(self) -> None:
         """Begins the attempt. Interrupted while it waits for delivery, it ends the attempt before that goes on."""
         event = self._attempt.start(self._metadata)
@@ -121,6 +125,9 @@ class _Nothing(Execution):
 
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         pass
+
+    def detach(self) -> str:
+        return ""
 
     def start(self) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Recorder:
         waits: ``delivery="await"``: each event is sent before the call goes on.
         checks_keys: Whether there is a flows.json to check keys against.
         strict_keys: An unknown key is an error.
+        propagates: The current run goes into the baggage.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Recorder:
         default_metadata: Rendered,
         flows: Flows,
         strict_keys: bool = False,
+        propagates: bool = False,
     ) -> None:
         self.sink = sink
         self.tracing = tracing
@@ -53,11 +56,18 @@ class Recorder:
         self.capture_stack = capture_stack
         self.metadata_on_spans = metadata_on_spans
         self.default_metadata = default_metadata
+        self.propagates = propagates
         self._send_timeout_millis = send_timeout_millis
         self._flows = flows
         # A client that is switched off changes nothing of what the application does.
         self.strict_keys = strict_keys and enabled
         self.checks_keys = bool(flows) or self.strict_keys
+
+    def silent(self) -> Recorder:
+        """One like this that records nothing, for what belongs to no run."""
+        other = copy(self)
+        other.enabled = other.strict_keys = other.checks_keys = False
+        return other
 
     @property
     def would_hold_up_a_loop(self) -> bool:

@@ -8,10 +8,14 @@ from contextvars import Token
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
+from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext
 
-from failpath_otel import context
+from failpath_otel import baggage, carrier, context
 from failpath_otel.attempt import Attempt, RunFacts
+from failpath_otel.baggage import NamedRun
 from failpath_otel.events.text import as_text, clip, new_run_id
 from failpath_otel.execution import Execution, call
 from failpath_otel.recorder import Recorder
@@ -26,13 +30,22 @@ class Run(Generic[K_contra]):
     """One execution of a flow. Creating it sends nothing; its steps do.
 
     Two runs with the same flow and run id are one run. Made by `FailpathClient.run`. ``with run:`` makes it the current run
-    of this context, which ``@client.step(...)`` and `current_run` go by.
+    of this context, which ``@client.step(...)`` and `current_run` go by; other services learn of it through W3C baggage
+    (``docs/several-services.md``).
     """
 
-    __slots__ = ("_facts", "_recorder", "_tokens")
+    __slots__ = ("_facts", "_origin", "_recorder", "_tokens")
 
-    def __init__(self, recorder: Recorder, flow_key: object, run_id: object, metadata: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        flow_key: object,
+        run_id: object,
+        metadata: Mapping[str, Any] | None,
+        origin: SpanContext | None = None,
+    ) -> None:
         self._recorder = recorder
+        self._origin = origin
         self._tokens: list[Token[Context]] = []
         flow = recorder.identifier("flow key", flow_key)
         # Asked of the text, not of the value: comparing a foreign object may do anything.
@@ -126,8 +139,16 @@ class Run(Generic[K_contra]):
         if failure is not None and recorder.raise_on_send_error:
             raise failure
 
+    def carrier(self) -> dict[str, str]:
+        """This run and the current span as text, for `FailpathClient.resume` in a worker: put it into the job.
+
+        The forms are those of W3C: ``traceparent``, ``tracestate`` and ``baggage``, so a worker in any language can read it.
+        Neither metadata nor other baggage travels.
+        """
+        return carrier.pack(NamedRun(self.flow_key, self.run_id))
+
     def __enter__(self) -> Run[K_contra]:
-        self._tokens.append(context.attach_run(self))
+        self._tokens.append(context.attach_run(self, self._within()))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -145,10 +166,24 @@ class Run(Generic[K_contra]):
     ) -> None:
         self.__exit__(kind, error, trace)
 
+    def _within(self) -> Context:
+        """The context of this moment, with the run in its baggage, below the span that a carrier brought."""
+        within = otel_context.get_current()
+        if not self._recorder.enabled:
+            return within
+        if self._origin is not None and trace.get_current_span(within).get_span_context().trace_id != self._origin.trace_id:
+            within = trace.set_span_in_context(NonRecordingSpan(self._origin), within)
+        if not self._recorder.propagates:
+            return baggage.remove(within)  # an outer run's, which would be taken for this one's
+        return baggage.write(NamedRun(self.flow_key, self.run_id), within)
+
     def _itself(self) -> Run[K_contra]:
         return self
 
 
 def current_run() -> Run[Any] | None:
-    """The run of the innermost ``with run:`` of this context, or ``None``."""
+    """The run of the innermost ``with run:`` of this context, or ``None``.
+
+    A run that another service began is known to a client alone: `FailpathClient.current_run`.
+    """
     return cast("Run[Any] | None", context.attached_run())

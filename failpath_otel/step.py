@@ -77,6 +77,22 @@ class Step:
             warn_once("late-metadata", "set_metadata on step %r came after its end: kept for a next attempt", self._step_key)
         self._metadata = {**self._metadata, **render(values)}
 
+    def detach(self) -> str:
+        """Lets the step outlive its block, to be ended by `FailpathClient.complete` with the token that this returns.
+
+        Any process may do that, at any time: a worker, a webhook, a person's approval. Until then the step is ``running``.
+        The span ends with the block. An exception that leaves the block still ends the step as ``error``.
+
+        Returns:
+            Text of letters, digits and ``.-_``; empty where nothing is recorded. It is not signed: who has it may end
+            this step. It names flow, run and step.
+        """
+        execution = self._innermost()
+        if execution is None:
+            warn_once("detach", "step %r is not running, so it cannot be detached", self._step_key)
+            return ""
+        return execution.detach()
+
     def __enter__(self) -> Step:
         execution = self._begin()
         execution.start()

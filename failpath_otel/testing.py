@@ -30,7 +30,8 @@ class RecordingClient(FailpathClient):
 
     Args:
         on_event: Called with each event; may also be set later. What it raises reaches the log, not the step.
-        default_metadata, capture_stack, mask, tracer_provider, flows, metadata_on_spans: As for `FailpathClient`.
+        default_metadata, capture_stack, mask, tracer_provider, flows, metadata_on_spans, propagate:
+            As for `FailpathClient`.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RecordingClient(FailpathClient):
         tracer_provider: TracerProvider | None = None,
         flows: Any = None,
         metadata_on_spans: bool | None = None,
+        propagate: bool | None = None,
     ) -> None:
         self.events: list[StepEvent] = []
         self.on_event = on_event
@@ -56,6 +58,7 @@ class RecordingClient(FailpathClient):
             tracer_provider=tracer_provider,
             flows=flows,
             metadata_on_spans=metadata_on_spans,
+            propagate=propagate,
         )
 
     def __enter__(self) -> RecordingClient:

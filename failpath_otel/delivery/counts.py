@@ -43,7 +43,9 @@ class Stats(FlushResult):
     Attributes:
         retries: How often a batch was tried again.
         mask_failures: Events that went without metadata, message and stack because ``mask`` raised.
+        baggage_refused: How often, in this process, baggage from outside named a run that cannot be one.
     """
 
     retries: int = 0
     mask_failures: int = 0
+    baggage_refused: int = 0

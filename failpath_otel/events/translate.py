@@ -6,6 +6,7 @@ same story. Callers bring facts in plain Python types; where these come from (SD
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from failpath_otel.events.text import MAX_ID_CHARS, clip, clip_middle, scrub
 
 IDENTITY = (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)
 _PREFIX_CHARS = len(semconv.METADATA_PREFIX)
+_OUTCOME_ID = re.compile(r"((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-end")
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -98,13 +100,16 @@ def span_ended(step: Identity, facts: SpanFacts) -> StepEvent:
     """The one event of a finished span: its outcome, or ``running`` where the span says that it recorded just that.
 
     ``failpath.step.status`` is respected. Without it the span failed only if its status is ERROR: an exception event
-    under UNSET or OK was handled. An end before the start is taken as the start.
+    under UNSET or OK was handled. An end before the start is taken as the start. A span that carries the id of another
+    span's outcome, and when that began, ends the step of that span (`FailpathClient.complete`).
 
     Raises:
         EventError: ``failpath.step.status`` is none of the four.
     """
     status = _declared_status(facts.attributes) or ("error" if facts.failed else "success")
     running = status == "running"
+    if not running:
+        facts = _of_completed(facts)
     return StepEvent(
         event_id=event_id(facts.trace_id, facts.span_id, status),
         flow_key=step.flow_key,
@@ -189,6 +194,16 @@ def _span_error(facts: SpanFacts) -> StepError:
     kind = facts.attributes.get(semconv.ERROR_TYPE)
     name = last_part(kind) if isinstance(kind, str) and kind else "Error"
     return StepError(name=name, message=clip(facts.status_message))
+
+
+def _of_completed(facts: SpanFacts) -> SpanFacts:
+    """The facts of the span that a completion speaks for, where this is one: it ends a step that began elsewhere."""
+    named = facts.attributes.get(semconv.EVENT_ID)
+    started_at = facts.attributes.get(semconv.STARTED_AT)
+    found = _OUTCOME_ID.fullmatch(named) if isinstance(named, str) else None
+    if found is None or not isinstance(started_at, int) or not 0 < started_at < 2**63:
+        return facts
+    return msgspec.structs.replace(facts, trace_id=found[1], span_id=found[2], started_at=started_at)
 
 
 def _declared_status(attributes: Mapping[str, Any]) -> Status | None:

@@ -1,0 +1,69 @@
+"""A run for each request of an ASGI application: FastAPI, Starlette, Django, Litestar and others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from failpath_otel.client import FailpathClient
+from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class FailpathMiddleware:
+    """Makes a run current while a request is served, up to the last byte of its answer. Exceptions pass unchanged.
+
+    ::
+
+        app.add_middleware(FailpathMiddleware, client=failpath, flow={"POST /checkout": "checkout"}, run_id="x-request-id")
+
+    A request that carries a run in its baggage goes on with that one; other requests begin a run of the flow that fits, and
+    those that fit none have no run. It opens no span and records nothing: steps do. WebSockets and the lifespan pass by.
+
+    Args:
+        app: The application.
+        client: The client whose runs these are.
+        flow: A flow's slug (or `FlowKey`) for every request; a mapping of ``"/path"`` or ``"METHOD /path"``, with ``*`` and
+            ``?``, to slugs, the first that fits; or a function of the ASGI scope that gives a slug or ``None``. Without it
+            only runs of callers are gone on with.
+        run_id: The header with the run's id, or a function of the scope. Without a value an id is made.
+        accept_incoming: Go on with a caller's run. False at the edge, where callers are strangers.
+
+    Raises:
+        ConfigError: An argument is of another kind than these.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        client: FailpathClient,
+        *,
+        flow: FlowOf[Scope] | None = None,
+        run_id: RunIdOf[Scope] = "x-request-id",
+        accept_incoming: bool = True,
+    ) -> None:
+        self._app = app
+        self._choose: RunChooser[Scope] = RunChooser(client, flow, run_id, accept_incoming=accept_incoming)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one connection."""
+        run = self._choose(_request(scope)) if scope.get("type") == "http" else None
+        if run is None:
+            await self._app(scope, receive, send)
+            return
+        with run:
+            await self._app(scope, receive, send)
+
+
+def _request(scope: Scope) -> Request[Scope]:
+    def header(name: str) -> str | None:
+        wanted = name.lower().encode("latin-1", "replace")
+        found = [value for key, value in scope.get("headers", ()) if key.lower() == wanted]
+        # A field that comes in several lines is one list (RFC 9110, section 5.3).
+        return b",".join(found).decode("latin-1") if found else None
+
+    return Request(scope, str(scope.get("method", "")).upper(), str(scope.get("path", "")), header)

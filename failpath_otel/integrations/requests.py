@@ -1,0 +1,94 @@
+"""Which run a web request belongs to: that of the caller, or one of a flow of our own."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from failpath_otel.client import FailpathClient
+from failpath_otel.errors import ConfigError
+from failpath_otel.flow_key import FlowKey
+from failpath_otel.notices import warn_once
+from failpath_otel.run import Run
+
+R = TypeVar("R")
+Flow = str | FlowKey[Any]
+FlowOf = Flow | Mapping[str, Flow] | Callable[[R], "Flow | None"]
+"""A flow for every request; flows by ``"/path"`` or ``"POST /path"`` with ``*`` and ``?``; or a function of the request."""
+RunIdOf = str | Callable[[R], object]
+"""A header's name, or a function of the request."""
+
+_CARRIED: Final = ("traceparent", "tracestate", "baggage")
+_MAX_ID_CHARS: Final = 4096
+
+
+@dataclass(frozen=True)
+class Request(Generic[R]):
+    """What the choice of a run looks at. ``raw`` is the ASGI scope or the WSGI environ."""
+
+    raw: R
+    method: str
+    path: str
+    header: Callable[[str], str | None]
+
+
+class RunChooser(Generic[R]):
+    """Gives the run of a request, or ``None`` for one that belongs to no flow. Never raises after construction.
+
+    Raises:
+        ConfigError: ``flow`` or ``run_id`` is of another kind than these.
+    """
+
+    def __init__(self, client: FailpathClient, flow: FlowOf[R] | None, run_id: RunIdOf[R], *, accept_incoming: bool) -> None:
+        if not isinstance(client, FailpathClient):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigError(f"client must be a FailpathClient, got {client!r}")
+        if not (flow is None or isinstance(flow, str | FlowKey | Mapping) or callable(flow)):
+            raise ConfigError(f"flow must be a flow's slug, a mapping of paths to slugs, or a function, got {flow!r}")
+        if not (isinstance(run_id, str) and run_id) and not callable(run_id):
+            raise ConfigError(f"run_id must be a header's name or a function, got {run_id!r}")
+        self._client = client
+        self._flow = flow
+        self._run_id = run_id
+        self._accept_incoming = accept_incoming
+
+    def __call__(self, request: Request[R]) -> Run[Any] | None:
+        """The run of ``request``: the caller's, where there is one and it is accepted, else one of the flow that fits."""
+        try:
+            return self._choose(request)
+        except Exception:
+            warn_once("middleware", "the run of a request could not be found; it is served without one", exc_info=True)
+            return None
+
+    def _choose(self, request: Request[R]) -> Run[Any] | None:
+        if self._accept_incoming and (incoming := self._incoming(request)) is not None:
+            return incoming
+        flow = self._flow_of(request)
+        return None if flow is None else self._client.run(flow, self._id_of(request))
+
+    def _incoming(self, request: Request[R]) -> Run[Any] | None:
+        current = self._client.current_run()
+        if current is not None:
+            return current
+        # Where the server is not instrumented nobody has looked at the headers yet.
+        fields = {name: value for name in _CARRIED if (value := request.header(name))}
+        return self._client.resume(fields) if "failpath." in fields.get("baggage", "") else None
+
+    def _flow_of(self, request: Request[R]) -> Flow | None:
+        flow: Any = self._flow
+        if flow is None or isinstance(flow, str | FlowKey):
+            return flow
+        if not isinstance(flow, Mapping):
+            return flow(request.raw)
+        for pattern, slug in flow.items():
+            method, _, path = pattern.rpartition(" ")
+            if (not method or method.upper() == request.method) and fnmatch.fnmatchcase(request.path, path):
+                return slug
+        return None
+
+    def _id_of(self, request: Request[R]) -> object:
+        if callable(self._run_id):
+            return self._run_id(request.raw)
+        value = request.header(self._run_id)
+        return value if value is None or len(value) <= _MAX_ID_CHARS else value[:_MAX_ID_CHARS]
