@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -48,10 +48,9 @@ class RunPropagator(TextMapPropagator):
     def __init__(self, inner: TextMapPropagator, *, hosts: Iterable[str]) -> None:
         if isinstance(hosts, str):
             raise ConfigError(f"hosts must be a list of host names such as [{hosts!r}], got the text {hosts!r}")
-        names = list(hosts)
+        names: list[Any] = list(hosts)
         for name in names:
-            given: object = name  # whatever its type says
-            if not isinstance(given, str) or not given or "/" in given:
+            if not isinstance(name, str) or not name or "/" in name:
                 raise ConfigError(f"hosts must hold host names without scheme and path, got {name!r}")
         self._inner = inner
         self._hosts = tuple(name.lower() for name in names)
@@ -78,7 +77,7 @@ class RunPropagator(TextMapPropagator):
 
 
 def _host_of(span: Any) -> str | None:
-    attributes = getattr(span, "attributes", None) or {}
+    attributes: Mapping[str, Any] = getattr(span, "attributes", None) or {}
     for name in _HOST_ATTRIBUTES:
         value = attributes.get(name)
         if isinstance(value, str) and value:

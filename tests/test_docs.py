@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import re
 import shlex
@@ -38,7 +39,8 @@ def with_blocks(wanted: Callable[[Block], bool]) -> list[Path]:
 
 
 def is_script(block: Block) -> bool:
-    return block.language == "python" and "test" not in block.words
+    needed = [word.removeprefix("needs-") for word in block.words if word.startswith("needs-")]
+    return block.language == "python" and "test" not in block.words and all(map(importlib.util.find_spec, needed))
 
 
 def is_test(block: Block) -> bool:

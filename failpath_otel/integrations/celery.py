@@ -95,8 +95,8 @@ class CeleryConnection:
 
     def _run_of(self, task: Any) -> Run[Any] | None:
         request = getattr(task, "request", None)
-        carrier = getattr(request, HEADER, None)
-        if isinstance(carrier, Mapping):
+        carrier: Any = getattr(request, HEADER, None)
+        if carrier is not None:
             return self._client.resume(carrier)
         current = self._client.current_run()  # of an eager task's caller, or of the baggage that another part brought
         if current is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from failpath_otel.carrier import unpack
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
@@ -44,12 +45,10 @@ class RunChooser(Generic[R]):
     def __init__(self, client: FailpathClient, flow: FlowOf[R] | None, run_id: RunIdOf[R], *, accept_incoming: bool) -> None:
         if not isinstance(client, FailpathClient):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"client must be a FailpathClient, got {client!r}")
-        if not (flow is None or isinstance(flow, str | FlowKey | Mapping) or callable(flow)):
-            raise ConfigError(f"flow must be a flow's slug, a mapping of paths to slugs, or a function, got {flow!r}")
         if not (isinstance(run_id, str) and run_id) and not callable(run_id):
             raise ConfigError(f"run_id must be a header's name or a function, got {run_id!r}")
         self._client = client
-        self._flow = flow
+        self._flow_of = _flow_finder(flow)
         self._run_id = run_id
         self._accept_incoming = accept_incoming
 
@@ -73,22 +72,40 @@ class RunChooser(Generic[R]):
             return current
         # Where the server is not instrumented nobody has looked at the headers yet.
         fields = {name: value for name in _CARRIED if (value := request.header(name))}
-        return self._client.resume(fields) if "failpath." in fields.get("baggage", "") else None
-
-    def _flow_of(self, request: Request[R]) -> Flow | None:
-        flow: Any = self._flow
-        if flow is None or isinstance(flow, str | FlowKey):
-            return flow
-        if not isinstance(flow, Mapping):
-            return flow(request.raw)
-        for pattern, slug in flow.items():
-            method, _, path = pattern.rpartition(" ")
-            if (not method or method.upper() == request.method) and fnmatch.fnmatchcase(request.path, path):
-                return slug
-        return None
+        return self._client.resume(fields) if unpack(fields).run is not None else None
 
     def _id_of(self, request: Request[R]) -> object:
         if callable(self._run_id):
             return self._run_id(request.raw)
         value = request.header(self._run_id)
         return value if value is None or len(value) <= _MAX_ID_CHARS else value[:_MAX_ID_CHARS]
+
+
+def _flow_finder(flow: Any) -> Callable[[Request[Any]], Flow | None]:
+    """The way from a request to its flow."""
+    always: Any = flow  # the checks below would leave types that are half known
+    if flow is None or isinstance(flow, str | FlowKey):
+        return lambda _: always
+    if isinstance(flow, Mapping):
+        routes = [_Route.of(pattern, slug) for pattern, slug in always.items()]
+        return lambda request: next((route.slug for route in routes if route.fits(request)), None)
+    if callable(flow):
+        return lambda request: always(request.raw)
+    raise ConfigError(f"flow must be a flow's slug, a mapping of paths to slugs, or a function, got {flow!r}")
+
+
+@dataclass(frozen=True)
+class _Route:
+    method: str
+    path: str
+    slug: Flow
+
+    @classmethod
+    def of(cls, pattern: Any, slug: Any) -> _Route:
+        method, _, path = pattern.rpartition(" ") if isinstance(pattern, str) else ("", "", "")
+        if not path.startswith(("/", "*")):
+            raise ConfigError(f"flow must map paths such as '/checkout' or 'POST /orders/*' to slugs, got {pattern!r}")
+        return cls(method.strip().upper(), path, slug)
+
+    def fits(self, request: Request[Any]) -> bool:
+        return self.method in ("", request.method) and fnmatch.fnmatchcase(request.path, self.path)

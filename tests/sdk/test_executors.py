@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 from support.tracing import Tracing
 
 from failpath_otel import ContextExecutor, current_run, with_context
@@ -62,7 +63,5 @@ def test_a_function_keeps_its_name_value_and_exception(client: RecordingClient) 
 
     wrapped = with_context(fails)
     assert wrapped.__name__ == "fails"
-    try:
+    with pytest.raises(KeyError, match="x"):
         wrapped()
-    except KeyError as error:
-        assert error.args == ("x",)
