@@ -23,13 +23,28 @@ from failpath_otel.flow_key import FlowKey
 from failpath_otel.flows import Edge, Flow, Flows, Node
 from failpath_otel.processor import FailpathSpanProcessor
 from failpath_otel.propagator import RunPropagator
+from failpath_otel.rules import (
+    Attribute,
+    Baggage,
+    ErrorWhen,
+    Glob,
+    Present,
+    Range,
+    Regex,
+    SkipWhen,
+    SpanRule,
+    SpanRules,
+)
 from failpath_otel.run import Run, current_run
+from failpath_otel.sampler import RecordingSampler
 from failpath_otel.step import Step
 from failpath_otel.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
+    "Attribute",
+    "Baggage",
     "BatchRefusedError",
     "ConfigError",
     "ConsoleExporter",
@@ -37,6 +52,7 @@ __all__ = [
     "DeliveryError",
     "DropReason",
     "Edge",
+    "ErrorWhen",
     "EventError",
     "EventExporter",
     "ExportError",
@@ -47,14 +63,22 @@ __all__ = [
     "FlowKey",
     "Flows",
     "FlushResult",
+    "Glob",
     "HttpExporter",
     "JsonlExporter",
     "MemoryExporter",
     "Node",
+    "Present",
+    "Range",
+    "RecordingSampler",
+    "Regex",
     "RejectedError",
     "RetryableError",
     "Run",
     "RunPropagator",
+    "SkipWhen",
+    "SpanRule",
+    "SpanRules",
     "Stats",
     "Status",
     "Step",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
@@ -33,7 +34,10 @@ from failpath_otel.notices import warn_once
 from failpath_otel.processor import Attachment, FailpathSpanProcessor
 from failpath_otel.recorded import known_status, nanoseconds, step_error
 from failpath_otel.recorder import Recorder
+from failpath_otel.rules.discovery import rules_in_use
+from failpath_otel.rules.rule import SpanRule, SpanRules
 from failpath_otel.run import Run, current_run
+from failpath_otel.sampler import RecordingSampler
 from failpath_otel.step import Step, StepSource, outside_a_run
 from failpath_otel.tracing import Tracing
 from failpath_otel.version import VERSION
@@ -67,6 +71,9 @@ class FailpathClient:
             ``strict`` or ``strict:PATH``: unknown keys raise `UnknownKeyError`. False: none.
         metadata_on_spans: Put metadata on the spans too.
         propagate: Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.
+        rules: Which spans of others are steps (``docs/span-rules.md``): the path of a spans.json, `SpanRules`, or a list of
+            `SpanRule`; without it ``.failpath/spans.json`` is looked for upward from the working directory. False: none.
+        record_unsampled: Wrap the provider's sampler in a `RecordingSampler`, so that spans which it drops can be steps.
 
     Raises:
         ConfigError: An option or environment variable cannot be used.
@@ -92,13 +99,17 @@ class FailpathClient:
         flows: str | os.PathLike[str] | Flows | Literal[False] | None = None,
         metadata_on_spans: bool | None = None,
         propagate: bool | None = None,
+        rules: str | os.PathLike[str] | SpanRules | Sequence[SpanRule] | Literal[False] | None = None,
+        record_unsampled: bool | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
         known_flows, strict_keys = _flows(options.flows)
+        known_rules = rules_in_use(options.rules) if options.enabled else None
         self._sink = self._open_sink(options)
-        processor = FailpathSpanProcessor.for_sink(self._sink, options)
-        self._attach = Attachment(processor) if options.enabled and self._sink is not None else _leave_alone
+        processor = FailpathSpanProcessor.for_sink(self._sink, options, known_rules)
+        sampled = partial(RecordingSampler, rules=known_rules) if options.record_unsampled else None
+        self._attach = Attachment(processor, sampled) if options.enabled and self._sink is not None else _leave_alone
         self._recorder = Recorder(
             sink=self._sink,
             tracing=Tracing(options.tracer_provider, self._attach, VERSION),

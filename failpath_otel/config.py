@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from urllib.parse import urlsplit
 
 from failpath_otel.errors import ConfigError
+from failpath_otel.rules.discovery import FromEnvironment
+from failpath_otel.rules.rule import SpanRule, SpanRules
 
 DEFAULT_ENDPOINT: Final = "https://api.failpath.dev"
 DELIVERIES: Final = ("background", "await")
@@ -56,6 +58,8 @@ class Options:
     flows: Any
     metadata_on_spans: bool
     propagate: bool
+    rules: Any
+    record_unsampled: bool
 
     @property
     def sends_to_remote(self) -> bool:
@@ -207,6 +211,17 @@ def _flows(name: str, value: Any) -> Any:
     raise ConfigError(f"{name} must be the path of a flows.json, a Flows object, or False, got {value!r}")
 
 
+def _rules(name: str, value: Any) -> Any:
+    if name == "FAILPATH_RULES":
+        return False if value.lower() in _FALSE else FromEnvironment(value)
+    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if isinstance(value, SpanRules) or (listed and all(isinstance(rule, SpanRule) for rule in cast("Sequence[Any]", value))):
+        return cast("Any", value)
+    if value is False or (isinstance(value, str | os.PathLike) and os.fspath(cast("Any", value))):
+        return cast("Any", value)
+    raise ConfigError(f"{name} must be the path of a spans.json, SpanRules, a list of SpanRule, or False, got {value!r}")
+
+
 OPTIONS: Final = (
     Option(
         "project_key",
@@ -275,6 +290,21 @@ OPTIONS: Final = (
         True,
         _flag,
         "Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.",
+    ),
+    Option(
+        "rules",
+        "FAILPATH_RULES",
+        None,
+        _rules,
+        "Which spans of others are steps: path of spans.json, or rules; without it `.failpath/spans.json` is looked for from "
+        "the working directory up. False: none.",
+    ),
+    Option(
+        "record_unsampled",
+        "FAILPATH_RECORD_UNSAMPLED",
+        False,
+        _flag,
+        "Have spans recorded, not exported, that the sampler drops and that could be steps; see `RecordingSampler`.",
     ),
 )
 """Every option of `FailpathClient`, in the order of its signature."""

@@ -6,16 +6,17 @@ Steps that ``run.step`` opened report themselves and are left alone here; they a
 from __future__ import annotations
 
 import os
-import threading
 import weakref
-from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
+import msgspec
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
+from failpath_otel.claims import SpanKey, claims
 from failpath_otel.config import Options, resolve
 from failpath_otel.delivery import Sink
 from failpath_otel.delivery.opening import open_sink
@@ -28,13 +29,16 @@ from failpath_otel.events.step import STATUSES, StepError, StepEvent
 from failpath_otel.events.text import identifier
 from failpath_otel.events.translate import Identity, SpanFacts
 from failpath_otel.notices import warn_once
+from failpath_otel.rules.discovery import rules_in_use
+from failpath_otel.rules.matching import CompiledRule, CompiledRules, KnownRun
+from failpath_otel.rules.rule import SpanRule, SpanRules
+from failpath_otel.surroundings import Ruling
 from failpath_otel.tracing import behind, service_of
 from failpath_otel.version import VERSION
 
 _MAX_OPEN_SPANS: Final = 100_000
 _FLOW_SLUG: Final = semconv.FLOW_SLUG
 _OWN_SCOPE: Final = semconv.SCOPE_NAME
-_SpanKey = tuple[int, int]
 
 
 class FailpathSpanProcessor(SpanProcessor):
@@ -42,7 +46,8 @@ class FailpathSpanProcessor(SpanProcessor):
 
     A step is a span with ``failpath.flow.slug``, ``failpath.run.id`` and ``failpath.step.key``. Set at the start, they give
     both events, and the identity is kept from there, whatever is evicted or cut later; set later, they give the outcome alone.
-    ``failpath.step.status`` is respected; without it the span is an error only by status ERROR. Other spans pass untouched.
+    ``failpath.step.status`` is respected; without it the span is an error only by status ERROR. Spans without these attributes
+    are steps where a rule says so (``docs/span-rules.md``). Other spans pass untouched.
     Where several processors see a span, the first that was added takes it. No method raises into the service.
 
     `FailpathClient` attaches one by itself. On its own it serves services that only map spans they have already::
@@ -51,7 +56,7 @@ class FailpathSpanProcessor(SpanProcessor):
 
     Args:
         project_key, endpoint, enabled, default_metadata, capture_stack, send_timeout_millis, max_queue_size, on_error, on_drop,
-            mask, exporter: As for `FailpathClient`, with the same environment variables.
+            mask, exporter, rules: As for `FailpathClient`, with the same environment variables.
 
     Raises:
         ConfigError: An option cannot be used.
@@ -71,26 +76,29 @@ class FailpathSpanProcessor(SpanProcessor):
         on_drop: Callable[..., object] | None = None,
         mask: Callable[[StepEvent], StepEvent] | None = None,
         exporter: Any = None,
+        rules: str | os.PathLike[str] | SpanRules | Sequence[SpanRule] | Literal[False] | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
-        self._set_up(open_sink(options, f"failpath-otel/{VERSION}"), options, owns_sink=True)
+        known = rules_in_use(options.rules)
+        self._set_up(open_sink(options, f"failpath-otel/{VERSION}"), options, known, owns_sink=True)
         if self._sink is not None:
             take_over(self._sink)
 
     @classmethod
-    def for_sink(cls, sink: Sink | None, options: Options) -> FailpathSpanProcessor:
+    def for_sink(cls, sink: Sink | None, options: Options, rules: CompiledRules | None = None) -> FailpathSpanProcessor:
         """A processor that puts its events where a client puts its own; the client keeps the sink's life in its hands."""
         processor = cls.__new__(cls)
-        processor._set_up(sink, options, owns_sink=False)  # noqa: SLF001 - its own class
+        processor._set_up(sink, options, rules, owns_sink=False)  # noqa: SLF001 - its own class
         return processor
 
-    def _set_up(self, sink: Sink | None, options: Options, *, owns_sink: bool) -> None:
+    def _set_up(self, sink: Sink | None, options: Options, rules: CompiledRules | None, *, owns_sink: bool) -> None:
         self._sink = sink
         self._owns_sink = owns_sink
         self._capture_stack = options.capture_stack
         self._default_metadata: Rendered = render(options.default_metadata)
-        self._open: OrderedDict[_SpanKey, _OpenSpan] = OrderedDict()
+        self._open: OrderedDict[SpanKey, _OpenSpan] = OrderedDict()
+        self._ruling = None if rules is None or sink is None else Ruling(rules)
         self._resource: Any = None
         self._service: str | None = None
 
@@ -108,21 +116,37 @@ class FailpathSpanProcessor(SpanProcessor):
         """Records ``running`` where the span is a step from its start."""
         try:
             raw: Any = span
-            if _FLOW_SLUG not in raw._attributes._dict or raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
+            ruling = self._ruling
+            if _FLOW_SLUG not in raw._attributes._dict:  # noqa: SLF001
+                if ruling is None:
+                    return
+                if ruling.runs:
+                    ruling.follow(raw)
+                if not ruling.possible(raw._instrumentation_scope.name, raw._name):  # noqa: SLF001
+                    return
+            elif raw._instrumentation_scope.name == _OWN_SCOPE and not (ruling and ruling.asks_parent):  # noqa: SLF001
                 return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
-        self._guarded(self._started, span)
+        self._guarded(self._started, span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Records the outcome where the span is a step."""
         try:
             raw: Any = span
+            ruling = self._ruling
             if _FLOW_SLUG in raw._attributes._dict:  # noqa: SLF001
                 if raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
+                    if ruling is not None and ruling.runs:
+                        ruling.leave(_key_of(span))
                     return
             elif not self._open or _key_of(span) not in self._open:
-                return
+                if ruling is None:
+                    return
+                if not ruling.possible(raw._instrumentation_scope.name, raw._name):  # noqa: SLF001
+                    if ruling.runs or ruling.open:
+                        ruling.leave(_key_of(span))
+                    return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
         self._guarded(self._ended, span)
@@ -139,26 +163,34 @@ class FailpathSpanProcessor(SpanProcessor):
         if self._sink is not None and self._owns_sink:
             self._sink.shutdown(EXIT_TIMEOUT_MILLIS)
 
-    def _guarded(self, handle: Callable[[Any], None], span: Any) -> None:
+    def _guarded(self, handle: Callable[..., None], *seen: Any) -> None:
         try:
-            handle(span)
+            handle(*seen)
         except Exception:
             warn_once("processor", "a span could not be looked at", exc_info=True)
 
-    def _started(self, span: Span) -> None:
+    def _started(self, span: Span, parent_context: Context | None) -> None:
         sink = self._sink
-        if sink is None or sink.closed or _is_own(span):
-            return
-        attributes = _attributes_of(span)
-        step = _identity(attributes)
         key = _key_of(span)
-        if step is None or key in self._open or not _claims.take(key, self):
+        attributes = _attributes_of(span)
+        if sink is None or sink.closed or key in self._open:
             return
-        event = translate.span_started(step, self._facts(span, attributes, ended=False))
-        self._open[key] = _OpenSpan(step, translate.metadata_of(attributes), os.getpid())
+        if _is_own(span):
+            self._enter(key, _identity(attributes))
+            return
+        step, rule = _identity(attributes), None
+        if step is None and self._ruling is not None:
+            match = self._ruling.begins(span, attributes, parent_context)
+            step, rule = (None, None) if match is None else (match.step, match.rule)
+        if step is None or not claims.take(key, self):
+            return
+        facts = self._facts(span, attributes if rule is None else rule.telling.begun(attributes), ended=False)
+        event = translate.span_started(step, _above(self._default_metadata, facts))
+        self._open[key] = _OpenSpan(step, translate.metadata_of(facts.attributes), os.getpid(), rule)
+        self._enter(key, step)
         if len(self._open) > _MAX_OPEN_SPANS:
             forgotten, _ = self._open.popitem(last=False)
-            _claims.end(forgotten)
+            claims.end(forgotten)
             warn_once("open-spans", "more than %d step spans are open; the oldest will give no outcome", _MAX_OPEN_SPANS)
         if event is not None:
             sink.record(event)
@@ -168,27 +200,44 @@ class FailpathSpanProcessor(SpanProcessor):
         key = _key_of(span)
         known = self._open.pop(key, None) if self._open else None
         attributes = _attributes_of(span)
-        if known is None:
-            step = None if semconv.FLOW_SLUG not in attributes or _is_own(span) else _identity(attributes)
-            if sink is None or sink.closed or step is None or not _claims.take(key, self):
-                return
-            metadata: Rendered = {}
-        else:
-            step, metadata = known.step, known.metadata
-        _claims.end(key)
-        if sink is None or (known is not None and known.pid != os.getpid()):
+        try:
+            found = self._found_at_end(span, attributes) if known is None else known
+        finally:
+            if self._ruling is not None:
+                self._ruling.leave(key)
+        if known is None and (sink is None or sink.closed or found is None or not claims.take(key, self)):
+            return
+        claims.end(key)
+        if sink is None or found is None or found.pid != os.getpid():
             return  # a forked child ends its parent's span, of which the parent will tell
-        event = translate.span_ended(step, self._facts(span, {**_as_attributes(metadata), **attributes}, ended=True))
+        facts = self._facts(span, attributes, ended=True)
+        if found.rule is not None:
+            facts = found.rule.telling.ended(facts)
+        event = translate.span_ended(found.step, _above({**self._default_metadata, **found.metadata}, facts))
         if known is None or event.is_outcome:  # a span that only ever says ``running`` has said so at its start
             sink.record(event)
+
+    def _found_at_end(self, span: ReadableSpan, attributes: Mapping[str, Any]) -> _OpenSpan | None:
+        """The step of a span of which nothing was told at its start."""
+        if _is_own(span):
+            return None
+        step = _identity(attributes) if semconv.FLOW_SLUG in attributes else None
+        if step is not None:
+            return _OpenSpan(step, {}, os.getpid())
+        match = None if self._ruling is None else self._ruling.ends(span, attributes)
+        if match is not None and match.lacking:
+            warn_once(f"rule-{match.rule.number}", "a span matches %r, but has no %s: it is no step", match.rule, match.lacking)
+        return None if match is None or match.step is None else _OpenSpan(match.step, {}, os.getpid(), match.rule)
+
+    def _enter(self, key: SpanKey, step: Identity | None) -> None:
+        if self._ruling is not None and step is not None:
+            self._ruling.enter(key, KnownRun(step.flow_key, step.run_id))
 
     def _facts(self, span: ReadableSpan, attributes: Mapping[str, Any], *, ended: bool) -> SpanFacts:
         context = span.get_span_context()
         if context is None:
             raise EventError("a span without a context")
         started_at = span.start_time or 0
-        if self._default_metadata:
-            attributes = {**_as_attributes(self._default_metadata), **attributes}
         return SpanFacts(
             trace_id=f"{context.trace_id:032x}",
             span_id=f"{context.span_id:016x}",
@@ -224,42 +273,16 @@ class _OpenSpan:
     step: Identity
     metadata: Rendered
     pid: int
-
-
-class _Claims:
-    """Which processor takes a span, where several see it: the first that was added, which is called first."""
-
-    def __init__(self) -> None:
-        self._holders: dict[_SpanKey, object] = {}
-        self._ended: deque[_SpanKey] = deque()
-        self._lock = threading.RLock()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
-
-    def take(self, key: _SpanKey, processor: object) -> bool:
-        with self._lock:
-            return self._holders.setdefault(key, processor) is processor
-
-    def end(self, key: _SpanKey) -> None:
-        # Kept for a while: the processors after this one, or this one added twice, are yet to see the same end.
-        with self._lock:
-            self._holders[key] = None
-            self._ended.append(key)
-            if len(self._ended) > 1024:
-                self._holders.pop(self._ended.popleft(), None)
-
-    def _forget(self) -> None:
-        self._lock = threading.RLock()
-
-
-_claims: Final = _Claims()
+    rule: CompiledRule | None = None
 
 
 class Attachment:
     """Attaches one processor to each provider that comes into use, once."""
 
-    def __init__(self, processor: SpanProcessor) -> None:
+    def __init__(self, processor: SpanProcessor, sampled: Callable[[Any], Any] | None = None) -> None:
+        """``sampled`` makes the sampler of a provider into the one that it is to have from then on."""
         self._processor = processor
+        self._sampled = sampled
         # By identity, since logfire's provider cannot be hashed.
         self._known: dict[int, tuple[weakref.ref[Any]]] = {}
 
@@ -277,6 +300,8 @@ class Attachment:
         known = self._known.setdefault(id(target), mark)
         if known is mark or known[0]() is not target:
             self._known[id(target)] = mark
+            if self._sampled is not None and hasattr(target, "sampler"):
+                target.sampler = self._sampled(target.sampler)
             add(self._processor)
 
 
@@ -289,7 +314,7 @@ def _is_own(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
-def _key_of(span: ReadableSpan) -> _SpanKey:
+def _key_of(span: ReadableSpan) -> SpanKey:
     context = span.get_span_context()
     return (context.trace_id, context.span_id) if context is not None else (0, 0)
 
@@ -310,8 +335,12 @@ def _identity(attributes: Mapping[str, Any]) -> Identity | None:
     return Identity(flow_key, run_id, step_key)
 
 
-def _as_attributes(metadata: Rendered) -> dict[str, Any]:
-    return {semconv.METADATA_PREFIX + key: value for key, value in metadata.items()}
+def _above(metadata: Rendered, facts: SpanFacts) -> SpanFacts:
+    """The facts with this metadata, over which that of the span wins."""
+    if not metadata:
+        return facts
+    beneath = {semconv.METADATA_PREFIX + key: value for key, value in metadata.items()}
+    return msgspec.structs.replace(facts, attributes={**beneath, **facts.attributes})
 
 
 def _with_known_status(attributes: Mapping[str, Any]) -> Mapping[str, Any]:

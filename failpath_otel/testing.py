@@ -30,7 +30,7 @@ class RecordingClient(FailpathClient):
 
     Args:
         on_event: Called with each event; may also be set later. What it raises reaches the log, not the step.
-        default_metadata, capture_stack, mask, tracer_provider, flows, metadata_on_spans, propagate:
+        default_metadata, capture_stack, mask, tracer_provider, flows, metadata_on_spans, propagate, rules, record_unsampled:
             As for `FailpathClient`.
     """
 
@@ -45,6 +45,8 @@ class RecordingClient(FailpathClient):
         flows: Any = None,
         metadata_on_spans: bool | None = None,
         propagate: bool | None = None,
+        rules: Any = None,
+        record_unsampled: bool | None = None,
     ) -> None:
         self.events: list[StepEvent] = []
         self.on_event = on_event
@@ -59,6 +61,8 @@ class RecordingClient(FailpathClient):
             flows=flows,
             metadata_on_spans=metadata_on_spans,
             propagate=propagate,
+            rules=rules,
+            record_unsampled=record_unsampled,
         )
 
     def __enter__(self) -> RecordingClient:

@@ -8,6 +8,7 @@ import click
 
 from failpath_otel.cli.forwarding import destination_of, useless_without_store
 from failpath_otel.flows import Flows, find_flows_file, load_flows, split_strict
+from failpath_otel.rules import SpanRules, find_rules_file, load_rules
 from failpath_otel.server.quantity import bytes_of, seconds_of
 from failpath_otel.server.serve import Address
 from failpath_otel.server.serve import serve as run_server
@@ -49,6 +50,15 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     show_envvar=True,
     type=click.Path(path_type=Path),
     help="The flows.json that declares the flows. [default: the nearest .failpath/flows.json, upward from here]",
+)
+@click.option(
+    "--rules",
+    "rules_file",
+    envvar="FAILPATH_RULES",
+    show_envvar=True,
+    metavar="PATH",
+    help="The spans.json that says which spans of others are steps; false: none. "
+    "[default: the nearest .failpath/spans.json, upward from here]",
 )
 @click.option(
     "--stuck-after",
@@ -121,6 +131,7 @@ def serve(
     grpc_port: int | None,
     db: str | None,
     flows_file: Path | None,
+    rules_file: str | None,
     stuck_after: float,
     retain: str | None,
     max_size: str | None,
@@ -156,12 +167,21 @@ def serve(
         retain_seconds=seconds_of("--retain", retain) if retain else None,
         max_size_bytes=bytes_of("--max-size", max_size) if max_size else None,
         trace_url=trace_url or None,
+        rules=_rules(rules_file, here),
         token=token or None,
         ingest_key=ingest_key or None,
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),
         forward=destination_of(forward_to, forward_key) if forward_to else None,
     )
     run_server(settings, lambda address: _announce(address, settings))
+
+
+def _rules(given: str | None, here: Path) -> SpanRules:
+    # The variable may be set for clients, where false means none.
+    if given and given.lower() in ("false", "no", "off", "0"):
+        return SpanRules()
+    path = Path(given) if given else find_rules_file(here)
+    return load_rules(path) if path is not None else SpanRules()
 
 
 def _announce(address: Address, settings: Settings) -> None:
@@ -177,6 +197,8 @@ def _announce(address: Address, settings: Settings) -> None:
         click.echo(f"runs are kept in {_without_password(settings.db)}")
         flows = settings.flows
         click.echo(f"{len(flows)} flows declared in {flows.path}" if flows.path else "no flows.json found")
+    if settings.rules.path is not None:
+        click.echo(f"{len(settings.rules)} span rules in {settings.rules.path}")
     if settings.token is not None:
         click.echo(f"open {address.url}/?token=<token> in a browser, with the token that readers must show")
 

@@ -47,9 +47,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: G
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
         await services.start()
         if receiver is not None:
-            await receiver.start(
-                Intake(services.taker, services.noticed, lifetime, services.decoders), services.noticed, lifetime
-            )
+            await receiver.start(_intake(services, lifetime), services.noticed, lifetime)
         try:
             yield
         finally:
@@ -70,7 +68,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: G
 
 def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
     """Every route of the API; `openapi.OPERATIONS` describes each."""
-    intake = Intake(services.taker, services.noticed, lifetime, services.decoders)
+    intake = _intake(services, lifetime)
     about = About(services)
     return [
         Route("/v1/events", Endpoint(intake.events), methods=["POST"]),
@@ -82,6 +80,10 @@ def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
         Route("/healthz", about.healthz, methods=["GET"]),
         Route("/openapi.json", about.description, methods=["GET"]),
     ]
+
+
+def _intake(services: Services, lifetime: Lifetime) -> Intake:
+    return Intake(services.taker, services.noticed, lifetime, services.decoders, services.rules)
 
 
 def _reads(services: Services, lifetime: Lifetime) -> dict[str, Callable[[Request], Awaitable[Response]]]:

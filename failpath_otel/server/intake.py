@@ -19,6 +19,7 @@ from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, clip
 from failpath_otel.events.wire import decode_event, split_events
+from failpath_otel.rules import CompiledRules
 from failpath_otel.server.body import Disconnected, check_commas, inflate, is_gzip, read_wire, too_large
 from failpath_otel.server.lifetime import Lifetime
 from failpath_otel.server.noticed import Noticed
@@ -45,11 +46,14 @@ class _AnyId(msgspec.Struct, rename="camel"):
 class Intake:
     """Reads a request's body within bounds, decodes it, and hands its events on."""
 
-    def __init__(self, taker: Taker, noticed: Noticed, lifetime: Lifetime, pool: Executor) -> None:
+    def __init__(
+        self, taker: Taker, noticed: Noticed, lifetime: Lifetime, pool: Executor, rules: CompiledRules | None = None
+    ) -> None:
         self._taker = taker
         self._noticed = noticed
         self._lifetime = lifetime
         self._pool = pool
+        self._rules = rules
 
     async def events(self, scope: Scope, receive: Receive) -> Response:
         """``POST /v1/events``."""
@@ -78,7 +82,7 @@ class Intake:
         Raises:
             Problem: The request is refused as a whole.
         """
-        decoded: Decoded = await self._decoded(raw, compressed, lambda body: signal.decode(body, kind))
+        decoded: Decoded = await self._decoded(raw, compressed, lambda body: signal.decode(body, kind, self._rules))
         incomplete = decoded.incomplete
         seen.items = len(decoded.events) + len(decoded.rejected) + decoded.unmapped + incomplete
         receipt = await self._submit(decoded.events)

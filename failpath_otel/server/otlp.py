@@ -17,9 +17,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
+from failpath_otel.rules import CompiledRules
 from failpath_otel.server import otlp_json, otlp_protobuf
 from failpath_otel.server.body import too_large
 from failpath_otel.server.otlp_item import MAX_KINDS, Lacking, Passed, Reading
+from failpath_otel.server.otlp_ruled import Ruled
 from failpath_otel.server.problem import JSON, PROTOBUF
 
 MAX_ERROR_MESSAGE_BYTES: Final = 4096
@@ -30,8 +32,8 @@ MAX_ITEMS: Final = 250_000
 
 MAX_SERVICE_CHARS: Final = 200
 
-_Reader = Callable[[bytes, str | None], Reading]
-_Groups = Iterable[tuple[str | None, Iterable[bytes | EventError]]]
+_Reader = Callable[[bytes, str | None], Reading | None]
+_Groups = Iterable[tuple[str | None, bytes, Iterable[bytes | EventError]]]
 
 
 @dataclass
@@ -57,20 +59,22 @@ class Decoded:
         self.lacking[kind if kind in self.lacking or len(self.lacking) < MAX_KINDS else (passed.missing, None)] += 1
 
 
-def decode_traces(body: bytes, media_type: str) -> Decoded:
-    """The step events in a body of ``/v1/traces``, JSON or protobuf by its media type.
+def decode_traces(body: bytes, media_type: str, rules: CompiledRules | None = None) -> Decoded:
+    """The step events in a body of ``/v1/traces``, JSON or protobuf by its media type. Rules make steps of other spans too.
 
     Raises:
         EventError: The body is no OTLP request.
         Problem: 413, more items than a body of spans can hold.
     """
     if media_type == JSON:
-        return _read(otlp_json.span_groups(body), otlp_json.read_span)
-    return _read(otlp_protobuf.groups(body), otlp_protobuf.read_span)
+        read, ruled = otlp_json.read_span, None if rules is None else Ruled(rules, otlp_json)
+        return _read(otlp_json.span_groups(body), read, ruled)
+    ruled = None if rules is None else Ruled(rules, otlp_protobuf)
+    return _read(otlp_protobuf.groups(body), otlp_protobuf.read_span, ruled)
 
 
-def decode_logs(body: bytes, media_type: str) -> Decoded:
-    """The step events in a body of ``/v1/logs``, by the same rules."""
+def decode_logs(body: bytes, media_type: str, _: CompiledRules | None = None) -> Decoded:
+    """The step events in a body of ``/v1/logs``, by the same rules of the contract. Span rules do not concern records."""
     if media_type == JSON:
         return _read(otlp_json.log_groups(body), otlp_json.read_log)
     return _read(otlp_protobuf.groups(body), otlp_protobuf.read_log)
@@ -102,7 +106,7 @@ def log_answer(rejected: list[str], media_type: str) -> bytes:
 class Signal:
     """One of the two kinds of data: how its bodies are read and answered."""
 
-    decode: Callable[[bytes, str], Decoded]
+    decode: Callable[[bytes, str, CompiledRules | None], Decoded]
     answer: Callable[[list[str], str], bytes]
 
 
@@ -111,30 +115,37 @@ LOGS: Final = Signal(decode_logs, log_answer)
 MEDIA_TYPES: Final = frozenset({JSON, PROTOBUF})
 
 
-def _read(groups: _Groups, read: _Reader) -> Decoded:
+def _read(groups: _Groups, read: _Reader, ruled: Ruled | None = None) -> Decoded:
     decoded = Decoded()
     seen = 0
-    for service, items in groups:
+    for service, scope, items in groups:
+        reader = read if ruled is None else ruled.reader(scope, read)
         for item in items:
             seen += 1
             if seen > MAX_ITEMS:
                 raise too_large(f"The body has more than {MAX_ITEMS} items")
-            try:
-                reading = _reading(item, service, read)
-            except EventError as error:
-                decoded.rejected.append(str(error))
-            except Exception as error:
-                # No item, however strange, may cost its neighbours.
-                decoded.rejected.append(f"the item cannot be read: {type(error).__name__}")
-            else:
-                if isinstance(reading, Passed):
-                    decoded.pass_over(reading, service)
-                else:
-                    decoded.events.append(reading)
+            _note(decoded, service, lambda: _reading(item, service, reader))  # noqa: B023 - called at once
+    for service, settle in () if ruled is None else ruled.waiting():
+        _note(decoded, service, settle)
     return decoded
 
 
-def _reading(item: bytes | EventError, service: str | None, read: _Reader) -> Reading:
+def _note(decoded: Decoded, service: str | None, read: Callable[[], Reading | None]) -> None:
+    try:
+        reading = read()
+    except EventError as error:
+        decoded.rejected.append(str(error))
+    except Exception as error:
+        # No item, however strange, may cost its neighbours.
+        decoded.rejected.append(f"the item cannot be read: {type(error).__name__}")
+    else:
+        if isinstance(reading, Passed):
+            decoded.pass_over(reading, service)
+        elif reading is not None:
+            decoded.events.append(reading)
+
+
+def _reading(item: bytes | EventError, service: str | None, read: _Reader) -> Reading | None:
     if isinstance(item, EventError):
         raise item
     return read(item, service)

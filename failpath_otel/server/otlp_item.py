@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from failpath_otel.errors import EventError
 from failpath_otel.events import semconv
 from failpath_otel.events.step import StepEvent
-from failpath_otel.events.translate import IDENTITY, Identity, identity, mentions_step
+from failpath_otel.events.translate import IDENTITY, Identity, SpanFacts, identity, mentions_step
 
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
@@ -41,6 +41,31 @@ FOREIGN: Final = Passed()
 """It names no step."""
 
 Reading = StepEvent | Passed
+
+KINDS: Final = ("internal", "internal", "server", "client", "producer", "consumer")
+"""Span kinds by their number; one that is not told is taken as internal."""
+
+
+class OpenedSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """A span as rules look at it. Ids are hexadecimal digits, not checked; ``facts`` checks and reads the rest."""
+
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_span_id: str
+    attributes: Mapping[str, Any]
+    facts: Callable[[str | None], SpanFacts]
+
+
+def kind_of(value: object) -> str:
+    """A span's kind by its number, or by its name in protobuf."""
+    if isinstance(value, int) and 0 <= value < len(KINDS):
+        return KINDS[value]
+    name = value.removeprefix("SPAN_KIND_").lower() if isinstance(value, str) else ""
+    if name.isdecimal() and len(name) == 1:
+        return kind_of(int(name))
+    return name if name in KINDS else KINDS[0]
 
 
 def step_of(attributes: Mapping[str, Any]) -> Identity | Passed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any, Final
 
@@ -25,10 +25,12 @@ from failpath_otel.server.otlp_item import (
     FOREIGN,
     SPAN_ID_BYTES,
     TRACE_ID_BYTES,
+    OpenedSpan,
     Passed,
     Reading,
     checked_id,
     checked_time,
+    kind_of,
     matters,
     optional_id,
     step_of,
@@ -58,27 +60,30 @@ class _Group(msgspec.Struct, rename="camel"):
 
 
 class _Scope(msgspec.Struct, rename="camel"):
+    scope: msgspec.Raw = msgspec.Raw()
     spans: list[msgspec.Raw] | None = None
     log_records: list[msgspec.Raw] | None = None
 
 
-Groups = Iterator[tuple[str | None, Iterable[bytes | EventError]]]
+Groups = Iterator[tuple[str | None, bytes, Iterable[bytes | EventError]]]
 
 
 def span_groups(body: bytes) -> Groups:
-    """The service of each resource with its spans, each still encoded; what cannot be opened is an `EventError` in their place.
+    """The service of each resource, with each of its scopes and that scope's spans, still encoded.
+
+    What cannot be opened is an `EventError` in the place of its spans.
 
     Raises:
         EventError: The body is no OTLP request.
     """
     request = _outer(body, _Traces)
-    return (_opened("resourceSpans", raw) for raw in _groups("resourceSpans", request.resource_spans, request.original))
+    return _scopes("resourceSpans", _groups("resourceSpans", request.resource_spans, request.original))
 
 
 def log_groups(body: bytes) -> Groups:
     """Like `span_groups`, for log records."""
     request = _outer(body, _Logs)
-    return (_opened("resourceLogs", raw) for raw in _groups("resourceLogs", request.resource_logs, request.original))
+    return _scopes("resourceLogs", _groups("resourceLogs", request.resource_logs, request.original))
 
 
 def read_span(raw: bytes, service: str | None) -> Reading:
@@ -95,10 +100,41 @@ def read_span(raw: bytes, service: str | None) -> Reading:
     step = step_of(attributes)
     if isinstance(step, Passed):
         return step
+    return span_ended(step, _facts(span, attributes, service))
+
+
+def scope_name(raw: bytes) -> str:
+    """The name of an encoded instrumentation scope; empty where it has none or cannot be read."""
+    try:
+        return _text("name", _object("scope", _decoded(raw)).get("name")) if raw else ""
+    except EventError:
+        return ""
+
+
+def open_span(raw: bytes, wanted: frozenset[str]) -> OpenedSpan:
+    """An encoded span as rules look at it, with the ``wanted`` attributes and those that matter anyway.
+
+    Raises:
+        EventError: It cannot be read.
+    """
+    span = _object("span", _decoded(raw))
+    attributes = _attributes(_list("attributes", span.get("attributes")), wanted)
+    return OpenedSpan(
+        name=_text("name", span.get("name")),
+        kind=kind_of(span.get("kind")),
+        trace_id=_text("traceId", span.get("traceId")).lower(),
+        span_id=_text("spanId", span.get("spanId")).lower(),
+        parent_span_id=_text("parentSpanId", span.get("parentSpanId")).lower(),
+        attributes=attributes,
+        facts=lambda service: _facts(span, attributes, service),
+    )
+
+
+def _facts(span: dict[str, Any], attributes: dict[str, Any], service: str | None) -> SpanFacts:
     status = _object("status", span.get("status"))
     failed = status.get("code") in _ERROR_CODES
     started_at = checked_time("startTimeUnixNano", _integer("startTimeUnixNano", span.get("startTimeUnixNano")))
-    facts = SpanFacts(
+    return SpanFacts(
         trace_id=checked_id("traceId", _hex("traceId", span.get("traceId")), TRACE_ID_BYTES),
         span_id=checked_id("spanId", _hex("spanId", span.get("spanId")), SPAN_ID_BYTES),
         attributes=attributes,
@@ -109,7 +145,6 @@ def read_span(raw: bytes, service: str | None) -> Reading:
         exception=_exception(_list("events", span.get("events"))),
         service=service,
     )
-    return span_ended(step, facts)
 
 
 def read_log(raw: bytes, service: str | None) -> Reading:
@@ -157,20 +192,24 @@ def _groups(name: str, groups: list[msgspec.Raw] | None, original: msgspec.Raw) 
     return groups or []
 
 
-def _opened(name: str, raw: msgspec.Raw) -> tuple[str | None, Sequence[bytes | EventError]]:
-    try:
-        group = msgspec.json.decode(raw, type=_Group)
-    except (ValueError, RecursionError) as error:
-        return None, [EventError(f"{name} is malformed: {clip(str(error), 512)}")]
-    items: list[bytes | EventError] = []
-    for scope in group.scope_spans or group.scope_logs or ():
+def _scopes(name: str, groups: list[msgspec.Raw]) -> Groups:
+    for raw in groups:
         try:
-            opened = msgspec.json.decode(scope, type=_Scope)
-        except (ValueError, RecursionError) as error:  # noqa: PERF203 - each scope stands or falls alone
-            items.append(EventError(f"a scope of {name} is malformed: {clip(str(error), 512)}"))
-        else:
-            items += map(bytes, opened.spans or opened.log_records or ())
-    return _service(group.resource), items
+            group = msgspec.json.decode(raw, type=_Group)
+        except (ValueError, RecursionError) as error:
+            yield None, b"", [EventError(f"{name} is malformed: {clip(str(error), 512)}")]
+            continue
+        service = _service(group.resource)
+        for scope in group.scope_spans or group.scope_logs or ():
+            yield (service, *_opened(name, scope))
+
+
+def _opened(name: str, raw: msgspec.Raw) -> tuple[bytes, Iterable[bytes | EventError]]:
+    try:
+        scope = msgspec.json.decode(raw, type=_Scope)
+    except (ValueError, RecursionError) as error:
+        return b"", [EventError(f"a scope of {name} is malformed: {clip(str(error), 512)}")]
+    return bytes(scope.scope), map(bytes, scope.spans or scope.log_records or ())
 
 
 def _service(resource: msgspec.Raw) -> str | None:
@@ -197,13 +236,13 @@ def _decoded(raw: bytes) -> Any:
         raise EventError(f"malformed JSON: {clip(str(error), 512)}") from error
 
 
-def _attributes(pairs: list[Any]) -> dict[str, Any]:
+def _attributes(pairs: list[Any], wanted: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The attributes that matter, in one pass; of two with one name the later stands."""
     found: dict[str, Any] = {}
     for pair in pairs:
         entry = _object("attributes", pair)
         name = _text("an attribute's key", entry.get("key"))
-        if matters(name) or name == "event.name":
+        if matters(name) or name in wanted or name == "event.name":
             found[name] = _value(entry.get("value"))
     return found
 

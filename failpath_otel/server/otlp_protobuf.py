@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -18,10 +18,12 @@ from failpath_otel.server.otlp_item import (
     FOREIGN,
     SPAN_ID_BYTES,
     TRACE_ID_BYTES,
+    OpenedSpan,
     Passed,
     Reading,
     checked_id,
     checked_time,
+    kind_of,
     matters,
     optional_id,
     step_of,
@@ -37,8 +39,8 @@ _names: Final[dict[bytes, str | None]] = {}
 _MAX_NAMES: Final = 4096
 
 
-def groups(body: bytes) -> Iterator[tuple[str | None, Iterable[bytes]]]:
-    """The service of each resource with its spans or log records, each still encoded.
+def groups(body: bytes) -> Iterator[tuple[str | None, bytes, Iterable[bytes]]]:
+    """The service of each resource, with each of its scopes and that scope's spans or log records, still encoded.
 
     Raises:
         EventError: The body is no OTLP request.
@@ -47,7 +49,38 @@ def groups(body: bytes) -> Iterator[tuple[str | None, Iterable[bytes]]]:
         request = schema.Request.FromString(body)
     except DecodeError as error:
         raise EventError(f"the body is no OTLP protobuf message: {error}") from error
-    return ((_service(group.resource), _items(group)) for group in request.groups)
+    return _scopes(request)
+
+
+def scope_name(raw: bytes) -> str:
+    """The name of an encoded instrumentation scope; empty where it has none or cannot be read."""
+    try:
+        return schema.InstrumentationScope.FromString(raw).name.decode("utf-8", "replace") if raw else ""
+    except DecodeError:
+        return ""
+
+
+def open_span(raw: bytes, wanted: frozenset[str]) -> OpenedSpan:
+    """An encoded span as rules look at it, with the ``wanted`` attributes and those that matter anyway.
+
+    Raises:
+        EventError: It cannot be decoded.
+    """
+    span = _parsed(schema.Span, "span", raw)
+    attributes = {
+        name: _value(pair.value)
+        for pair in span.attributes
+        if (name := pair.key.decode("utf-8", "replace")) in wanted or matters(name)
+    }
+    return OpenedSpan(
+        name=span.name.decode("utf-8", "replace"),
+        kind=kind_of(span.kind),
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_span_id=span.parent_span_id.hex(),
+        attributes=attributes,
+        facts=lambda service: _facts(span, attributes, service),
+    )
 
 
 def read_span(raw: bytes, service: str | None) -> Reading:
@@ -63,11 +96,15 @@ def read_span(raw: bytes, service: str | None) -> Reading:
     step = step_of(attributes)
     if isinstance(step, Passed):
         return step
+    return span_ended(step, _facts(span, attributes, service))
+
+
+def _facts(span: Any, attributes: Mapping[str, Any], service: str | None) -> SpanFacts:
     status = span.status
     failed = status.code == ERROR_CODE
     events = span.events
     started_at = checked_time("start_time_unix_nano", span.start_time_unix_nano)
-    facts = SpanFacts(
+    return SpanFacts(
         trace_id=checked_id("trace_id", span.trace_id, TRACE_ID_BYTES),
         span_id=checked_id("span_id", span.span_id, SPAN_ID_BYTES),
         attributes=attributes,
@@ -78,7 +115,6 @@ def read_span(raw: bytes, service: str | None) -> Reading:
         exception=_exception(events) if events else None,
         service=service,
     )
-    return span_ended(step, facts)
 
 
 def read_log(raw: bytes, service: str | None) -> Reading:
@@ -106,8 +142,11 @@ def read_log(raw: bytes, service: str | None) -> Reading:
     return log_recorded(step, facts)
 
 
-def _items(group: Any) -> Iterator[bytes]:
-    return (item for scope in group.scopes for item in scope.items)
+def _scopes(request: Any) -> Iterator[tuple[str | None, bytes, Iterable[bytes]]]:
+    for group in request.groups:
+        service = _service(group.resource)
+        for scope in group.scopes:
+            yield service, scope.scope, scope.items
 
 
 def _service(resource: Any) -> str | None:

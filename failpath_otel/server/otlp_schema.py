@@ -2,7 +2,8 @@
 
 They are compatible with the official ones on the wire and differ in three ways. Spans and log records stay bytes until they
 are looked at, so that a broken one is refused alone, and foreign ones are told by a search in the bytes. Text is read as bytes,
-for one value that is no UTF-8 would otherwise spoil the whole body. And only the fields that a step event can hold are there.
+for one value that is no UTF-8 would otherwise spoil the whole body. And only the fields that a step event can hold, or a rule
+may ask for, are there.
 Traces and logs number their outer fields alike, so one set of outer messages serves both.
 """
 
@@ -21,11 +22,15 @@ _PACKAGE: Final = "failpath.otlp"
 FIELDS: Final[Mapping[str, tuple[tuple[str, int, str], ...]]] = {
     "Request": (("groups", 1, "Group*"),),
     "Group": (("resource", 1, "Resource"), ("scopes", 2, "Scope*")),
-    "Scope": (("items", 2, "bytes*"),),
+    "Scope": (("scope", 1, "bytes"), ("items", 2, "bytes*")),
+    "InstrumentationScope": (("name", 1, "bytes"),),
     "Resource": (("attributes", 1, "bytes*"),),
     "Span": (
         ("trace_id", 1, "bytes"),
         ("span_id", 2, "bytes"),
+        ("parent_span_id", 4, "bytes"),
+        ("name", 5, "bytes"),
+        ("kind", 6, "int32"),
         ("start_time_unix_nano", 7, "fixed64"),
         ("end_time_unix_nano", 8, "fixed64"),
         ("attributes", 9, "KeyValue*"),
@@ -93,6 +98,7 @@ _MESSAGES: Final = _build()
 
 # These classes are made at run time, so type checkers cannot know their fields.
 Request: Final[Any] = _MESSAGES["Request"]
+InstrumentationScope: Final[Any] = _MESSAGES["InstrumentationScope"]
 Span: Final[Any] = _MESSAGES["Span"]
 LogRecord: Final[Any] = _MESSAGES["LogRecord"]
 KeyValue: Final[Any] = _MESSAGES["KeyValue"]

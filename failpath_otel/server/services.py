@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from msgspec.structs import replace
 
+from failpath_otel.rules import CompiledRules
 from failpath_otel.server.bridge import Bridge
 from failpath_otel.server.forward import Forward
 from failpath_otel.server.ingest import Ingest
@@ -78,6 +80,11 @@ class Services:
             return cls(settings, ingest, kept)
         forward = Forward(settings.forward)
         return cls(settings, Bridge(forward, ingest), kept, forward)
+
+    @cached_property
+    def rules(self) -> CompiledRules | None:
+        """Which spans of others are steps; ``None`` where there are no rules."""
+        return CompiledRules(self.settings.rules) if len(self.settings.rules) else None
 
     async def start(self) -> None:
         """Begins to take events."""

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.flows import DEFAULT_PATH, Flows
+from failpath_otel.rules import SpanRules
 from failpath_otel.server.upstream import Destination
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -49,6 +50,7 @@ class Settings:
         ingest_key: What senders must show; ``None`` asks nothing of them.
         allowed_hosts: Names beside the loopback ones under which the server may be called.
         forward: The server to which events go on.
+        rules: Which spans of others are steps.
         trace_url: The address of a trace in another tool, with ``{trace_id}`` and, if it takes one, ``{span_id}`` in it.
 
     Raises:
@@ -68,6 +70,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     forward: Destination | None = None
     trace_url: str | None = None
+    rules: SpanRules = field(default_factory=SpanRules)
 
     def __post_init__(self) -> None:
         if not self.host:

@@ -356,6 +356,7 @@ def test_our_reading_schema_has_the_numbers_of_the_official_one():
         "Request": ExportTraceServiceRequest,
         "Group": trace_pb2.ResourceSpans,
         "Scope": trace_pb2.ScopeSpans,
+        "InstrumentationScope": common_pb2.InstrumentationScope,
         "Resource": resource_pb2.Resource,
         "Span": trace_pb2.Span,
         "Event": trace_pb2.Span.Event,
