@@ -27,6 +27,10 @@ demo: $(DEMO) ## Starts a server and a small shop that reports to it, and shows 
 example-collector: $(DEMO) collector ## Starts a server, a Collector and a service, and shows steps that came through the Collector
 	@.venv/bin/python examples/collector_routing/run.py
 
+.PHONY: example-two-services
+example-two-services: .venv-neighbours/.stamp-test ## A run across an HTTP hop
+	@.venv-neighbours/bin/python examples/two_services/run.py
+
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours
