@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
 import queue
 import threading
@@ -265,7 +266,10 @@ class Delivery:
                 # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
                 self._make_waits()
             # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
-            self._worker = threading.Thread(target=self._run, name="failpath-delivery", daemon=True)
+            # Its context is an empty one, for instrumentations of threads (and Python 3.14 without its lock) hand that of the
+            # starter on: the worker outlives the request that recorded first, and is no part of its trace.
+            empty = contextvars.Context()
+            self._worker = threading.Thread(target=empty.run, args=(self._run,), name="failpath-delivery", daemon=True)
             try:
                 self._worker.start()
             except RuntimeError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import io
 import socket
 import time
@@ -82,8 +83,12 @@ class _SecureConnection(HTTPSConnection):
 class _Pool(HTTPConnectionPool):
     ConnectionCls: Any = _Connection
 
+    def urlopen(self, *args: Any, **kwargs: Any) -> Any:
+        """As ever, past what tracers such as ddtrace wrap around it."""
+        return inspect.unwrap(HTTPConnectionPool.urlopen)(self, *args, **kwargs)
 
-class _SecurePool(HTTPSConnectionPool):
+
+class _SecurePool(_Pool, HTTPSConnectionPool):
     ConnectionCls: Any = _SecureConnection
 
 

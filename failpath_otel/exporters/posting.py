@@ -19,6 +19,7 @@ from failpath_otel.errors import RetryableError
 from failpath_otel.events.text import clip
 from failpath_otel.exporters.deadline import MAX_ANSWER_BYTES, DeadlineAdapter
 from failpath_otel.exporters.deadline import deadline as answer_deadline
+from failpath_otel.exporters.unseen import UntracedSession, unseen
 
 _MAX_RETRY_AFTER_SECONDS: Final = 3600.0
 
@@ -78,16 +79,19 @@ class Poster:
             raise RetryableError(f"no time was left to reach {self.url}")
         token = answer_deadline.set(deadline)
         try:
-            with self._connected().post(
-                self.url,
-                data=body,
-                headers=headers,
-                timeout=remaining,
-                verify=self.verify,
-                cert=self.cert,
-                allow_redirects=False,
-                stream=True,
-            ) as response:
+            with (
+                unseen(),
+                self._connected().post(
+                    self.url,
+                    data=body,
+                    headers=headers,
+                    timeout=remaining,
+                    verify=self.verify,
+                    cert=self.cert,
+                    allow_redirects=False,
+                    stream=True,
+                ) as response,
+            ):
                 return Answer(response.status_code, response.headers, _read(response))
         except (requests.RequestException, OSError) as error:
             raise RetryableError(f"{self.url} cannot be reached: {_reason(error)}") from error
@@ -108,7 +112,7 @@ class Poster:
         return self._session
 
     def _plain_session(self) -> requests.Session:
-        session = requests.Session()
+        session = UntracedSession()
         session.mount("http://", DeadlineAdapter())
         session.mount("https://", DeadlineAdapter())
         session.headers["Accept-Encoding"] = "identity"
