@@ -9,8 +9,9 @@ import click
 
 from failpath_otel.checking import flows_in, python_files
 from failpath_otel.errors import ConfigError
-from failpath_otel.flows import DEFAULT_PATH, Flow, Node, find_flows_file
-from failpath_otel.starting import EXAMPLE, as_document, flows_of_server, write_new
+from failpath_otel.flows import DEFAULT_PATH, Flow, Node, find_flows_file, load_flows
+from failpath_otel.rules.file import DEFAULT_PATH as RULES_PATH
+from failpath_otel.starting import EXAMPLE, as_document, flows_of_server, rules_for, write_new
 
 _NEXT = (
     "failpath-otel serve",
@@ -32,26 +33,35 @@ _NEXT = (
 @click.option(
     "--token", envvar="FAILPATH_TOKEN", show_envvar=True, metavar="TOKEN", help="What the server wants readers to show."
 )
-def init(sources: tuple[Path, ...], from_server: str | None, token: str | None) -> None:
+@click.option("--rules", is_flag=True, help="Write a .failpath/spans.json too: a span rule for each step, to put right by hand.")
+def init(sources: tuple[Path, ...], from_server: str | None, token: str | None, rules: bool) -> None:
     """Write a first .failpath/flows.json here: an example, or what code or a server tells.
 
-    A file that is there already is never touched. Exits with 0 when the files were written, and with 2, and none of them
+    With --rules alone, and a flows.json that is there, rules are written for the steps of that one. A file that is there already is never touched. Exits with 0 when the files were written, and with 2, and none of them
     written, when one is there or cannot be written.
     """
     if sources and from_server:
         raise ConfigError("--from-code and --from-server each give the flows; give one of them")
     above = find_flows_file(Path.cwd())
+    given = bool(sources or from_server)
+    keeps = rules and not given and DEFAULT_PATH.is_file()
     if sources:
         flows = _from_code(sources)
     elif from_server:
         flows = _from_server(from_server, token)
     else:
-        flows = list(EXAMPLE)
-    write_new({DEFAULT_PATH: as_document(flows)})
-    example = "" if sources or from_server else ": an example; put your own flow in"
+        flows = list(load_flows(DEFAULT_PATH) if keeps else EXAMPLE)
+    files = {} if keeps else {DEFAULT_PATH: as_document(flows)}
     steps = sum(len(flow.nodes) for flow in flows)
-    click.echo(f"{DEFAULT_PATH.as_posix()} written: {len(flows)} flows, {steps} steps{example}")
-    if above is not None:
+    if rules:
+        files[RULES_PATH] = rules_for(flows)
+    write_new(files)
+    if not keeps:
+        example = "" if given else ": an example; put your own flow in"
+        click.echo(f"{DEFAULT_PATH.as_posix()} written: {len(flows)} flows, {steps} steps{example}")
+    if rules:
+        click.echo(f"{RULES_PATH.as_posix()} written: {steps} rules; put the names of your spans in")
+    if above is not None and not keeps:
         click.echo(f"From here on it is the one that counts, and {above} no longer is.")
     click.echo("\nNext, each in a terminal of its own:\n")
     for line in _NEXT:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from failpath_otel.config import Options, resolve
 from failpath_otel.doctor.configured import judge_names, judge_options, unreadable
-from failpath_otel.doctor.declared import judge_flows
+from failpath_otel.doctor.declared import judge_flows, judge_rules, judge_targets
 from failpath_otel.doctor.destination import judge_destination
 from failpath_otel.doctor.facts import ProcessFacts
 from failpath_otel.doctor.finding import Diagnosis, Finding, ok
@@ -51,7 +51,10 @@ def _findings(
         in_code = bool(app and facts.destinations)
         yield from judge_options(options, environ, in_code=in_code)
         yield from judge_flows(options.flows, folder)
-        spans_matter = app is None and facts.zero_code
+        about_rules, rules = judge_rules(options.rules, folder)
+        yield about_rules
+        yield from judge_targets(rules, options.flows, folder)
+        spans_matter = bool(len(rules)) or (app is None and facts.zero_code)
         if not facts.destinations and options.enabled and is_asked_for(environ):
             yield from _where(options, visits)
         if options.exporter == "http" and not in_code:

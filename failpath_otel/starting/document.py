@@ -41,3 +41,19 @@ def _flow(flow: Flow) -> dict[str, Any]:
 def _node(node: Node) -> dict[str, str]:
     entry = {"sdkStepKey": node.step_key}
     return entry if node.label == node.step_key else {**entry, "label": node.label}
+
+
+def rules_for(flows: Iterable[Flow]) -> str:
+    """A spans.json with one rule for each step, by a span of the step's own name, which is for the reader to put right."""
+    rules = [_rule(flow, node) for flow in flows for node in flow.nodes]
+    return json.dumps({"version": 1, "rules": rules}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _rule(flow: Flow, node: Node) -> dict[str, Any]:
+    return {
+        "description": "Put the name of the span here that is this step.",
+        "name": node.step_key,
+        "flow": flow.slug,
+        "step": node.step_key,
+        "run": ["parent", "baggage", "trace"],
+    }

@@ -65,6 +65,7 @@ def test_all_is_well_beside_a_server_and_nothing_is_stored_there(tmp_path: Path)
             "options": "ok",
             "project-key": "ok",
             "flows": "ok",
+            "rules": "ok",
             "provider": "ok",
             "processors": "ok",
             "exporters": "warning",

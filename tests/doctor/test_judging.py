@@ -10,7 +10,7 @@ import pytest
 from failpath_otel.cli.serve import serve
 from failpath_otel.config import OPTIONS, resolve
 from failpath_otel.doctor.configured import SERVER_VARIABLES, judge_key, judge_names, judge_options
-from failpath_otel.doctor.declared import judge_flows
+from failpath_otel.doctor.declared import judge_flows, judge_rules, judge_targets
 from failpath_otel.doctor.destination import judge_destination
 from failpath_otel.doctor.facts import ProcessFacts, ProcessorFacts
 from failpath_otel.doctor.finding import Finding
@@ -18,6 +18,7 @@ from failpath_otel.doctor.inside import without_secrets
 from failpath_otel.doctor.surroundings import judge_processes, judge_proxy
 from failpath_otel.doctor.tracing import judge_process, judge_sampler
 from failpath_otel.doctor.versions import judge_versions, minimums
+from failpath_otel.rules import Attribute, SpanRule, SpanRules
 
 PARENT = ",remoteParentSampled:AlwaysOnSampler,remoteParentNotSampled:AlwaysOffSampler}"
 NEEDED = {"opentelemetry-api": "1.37", "opentelemetry-sdk": "1.37"}
@@ -206,6 +207,49 @@ def test_flows_are_found_and_read(text: str | None, given: str | None, level: st
 
 def test_a_file_that_was_named_has_to_be_readable(tmp_path: Path) -> None:
     assert one(judge_flows(str(tmp_path / "no.json"), tmp_path)).level == "problem"
+
+
+RULE = '{"name": "pay", "flow": "checkout", "step": "pay", "run": ["trace"]}'
+
+
+@pytest.mark.parametrize(
+    ("text", "level", "count"),
+    [
+        (None, "ok", 0),
+        ("{", "problem", 0),
+        ('{"version": 1, "rules": [{"name": "pay"}]}', "problem", 0),
+        ('{"version": 1, "rules": []}', "warning", 0),
+        ('{"version": 1, "rules": [' + RULE + "]}", "ok", 1),
+    ],
+)
+def test_rules_are_found_and_read(text: str | None, level: str, count: int, tmp_path: Path) -> None:
+    if text is not None:
+        (tmp_path / ".failpath").mkdir()
+        (tmp_path / ".failpath" / "spans.json").write_text(text)
+    finding, rules = judge_rules(None, tmp_path)
+    assert (finding.level, len(rules)) == (level, count), finding
+    assert (".failpath/spans.json:1" in finding.what) == (level == "problem")
+
+
+def test_a_rule_for_what_is_not_declared_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".failpath").mkdir()
+    flows = tmp_path / ".failpath" / "flows.json"
+    rules = SpanRules(
+        (
+            SpanRule(name="a", flow="checkout", step="pay", run=["trace"]),
+            SpanRule(name="b", flow="checkout", step="pya", run=["trace"]),
+            SpanRule(name="c", flow="chekout", step="pay", run=["trace"]),
+            SpanRule(name="d", flow=Attribute("flow"), step=Attribute("step"), run=["trace"]),
+        )
+    )
+    assert list(judge_targets(rules, None, tmp_path)) == []
+    flows.write_text('{"flows": [{"slug": "checkout", "nodes": [{"sdkStepKey": "pay"}]}]}')
+    found = list(judge_targets(rules, None, tmp_path))
+    assert levels(found) == [("rules", "warning")] * 2
+    assert "step 'pya' of flow 'checkout'" in found[0].what
+    assert "flow 'chekout'" in found[1].what
+    flows.write_text("{")
+    assert list(judge_targets(rules, None, tmp_path)) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -97,9 +98,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @contextmanager
-def serving(folder: Path, extra: dict[str, str], *command: str) -> Iterator[str]:
-    """A web service of several processes, by its address."""
-    (folder / "service.py").write_text(SERVICE + WEB)
+def serving(
+    folder: Path, extra: dict[str, str], *command: str, source: tuple[str, str] = ("service.py", SERVICE + WEB)
+) -> Iterator[str]:
+    """A web service, perhaps of several processes, by its address."""
+    (folder / source[0]).write_text(source[1])
     log = folder / "service.log"
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -117,12 +120,12 @@ def serving(folder: Path, extra: dict[str, str], *command: str) -> Iterator[str]
             process.wait(SECONDS)
 
 
-def ask(url: str, path: str) -> str | None:
+def ask(url: str, path: str, method: str = "GET") -> str | None:
     """The answer, over a connection of its own so that each may reach another process; nothing while there is none."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         response = connection.getresponse()
         return response.read().decode() if response.status == 200 else None
     except (OSError, http.client.HTTPException):
@@ -138,6 +141,62 @@ def events_of(server: Served, run_id: str) -> list[dict[str, Any]]:
 
 def told(events: list[dict[str, Any]]) -> list[str]:
     return sorted(f"{event['stepKey']}:{event['status']}" for event in events)
+
+
+SHOP = """
+import httpx
+from fastapi import FastAPI, HTTPException, Request
+app = FastAPI()
+@app.post("/checkout")
+async def checkout(amount: int, request: Request) -> str:
+    async with httpx.AsyncClient(base_url=str(request.base_url)) as client:
+        answer = await client.post("/charges", json={"amount": amount})
+    if answer.status_code != 200:
+        raise HTTPException(402, "declined")
+    return "bought"
+@app.post("/charges")
+async def charge(body: dict) -> str:
+    if body["amount"] > 100:
+        raise HTTPException(402, "declined")
+    return "charged"
+"""
+RULES = """{"version": 1, "rules": [
+  {"kind": "server", "name": "POST /checkout", "flow": "checkout", "step": "take-order", "run": ["trace"]},
+  {"kind": "client", "flow": "checkout", "step": "charge-card", "run": ["parent"]}
+]}"""
+
+
+def test_a_service_with_nothing_but_a_file_of_rules_shows_its_runs(tmp_path: Path) -> None:
+    (tmp_path / ".failpath").mkdir()
+    (tmp_path / ".failpath" / "spans.json").write_text(RULES)
+    served = start(tmp_path / "server")
+    env = {"FAILPATH_DEV_ENDPOINT": served.url}
+    try:
+        with serving(tmp_path, env, str(BIN / "uvicorn"), "shop:app", "--port", "0", source=("shop.py", SHOP)) as url:
+            until(lambda: ask(url, "/checkout?amount=1", "POST"), SECONDS)
+            assert ask(url, "/checkout?amount=1000", "POST") is None
+        runs = served.get("/api/runs", flow="checkout").json["runs"]
+        assert [(run["status"], run["steps"].get("success"), run["steps"].get("error")) for run in runs] == [
+            ("error", 1, 1),
+            ("success", 2, 0),
+        ]
+        assert runs[0]["firstError"]["stepKey"] == "charge-card"
+        # And the doctor, called as the service is, finds all of it.
+        done = subprocess.run(
+            instrumented(str(BIN / "failpath-otel"), "doctor", "--app", "shop:app", "--json"),
+            cwd=tmp_path,
+            env=settings(env),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        found = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+        assert (done.returncode, found["processors"]["level"], found["destination"]["level"]) == (0, "ok", "ok"), found
+        assert found["rules"]["what"].endswith("spans.json: 2 rules")
+        assert found["sampler"]["level"] == "warning"  # of the default one, since runs come from spans
+    finally:
+        served.end()
 
 
 def test_spans_of_an_untouched_service_are_reported(server: Served, tmp_path: Path) -> None:

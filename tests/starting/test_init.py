@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 from support.http_sink import always, http_sink
@@ -13,6 +14,7 @@ from support.served import event, in_thread
 from failpath_otel.cli.group import cli
 from failpath_otel.errors import ConfigError
 from failpath_otel.flows import Edge, Flow, Node, load_flows, parse_flows
+from failpath_otel.rules.file import SCHEMA_PATH, load_rules
 from failpath_otel.server.settings import Settings
 from failpath_otel.starting import as_document, write_new
 
@@ -105,6 +107,37 @@ def test_names_that_say_no_more_than_the_key_are_left_out_and_the_rest_comes_bac
     text = as_document([flow])
     assert json.loads(text)["flows"][0]["nodes"] == [{"sdkStepKey": "a"}, {"sdkStepKey": "ä", "label": "Ä!"}]
     assert list(parse_flows(json.loads(text))) == [flow]
+
+
+# Rules
+
+
+def test_rules_are_written_for_each_step_and_can_be_read(folder: Path) -> None:
+    done = init("--rules")
+    assert done.exit_code == 0, done.output
+    rules = load_rules(folder / ".failpath" / "spans.json")
+    assert [(rule.flow, rule.step, rule.name) for rule in rules] == [
+        ("checkout", key, key) for key in ("validate-cart", "charge-card", "send-receipt")
+    ]
+    schema = json.loads(SCHEMA_PATH.read_text())
+    jsonschema.validate(json.loads((folder / ".failpath" / "spans.json").read_text()), schema)
+
+
+def test_rules_for_flows_that_are_there_leave_these_as_they_are(folder: Path) -> None:
+    (folder / "shop.py").write_text(SHOP)
+    init("--from-code", "shop.py")
+    before = (folder / ".failpath" / "flows.json").read_bytes()
+    done = init("--rules")
+    assert (done.exit_code, "3 rules" in done.output) == (0, True), done.output
+    assert {rule.flow for rule in load_rules(folder / ".failpath" / "spans.json")} == {"checkout", "refund"}
+    assert (folder / ".failpath" / "flows.json").read_bytes() == before
+
+
+def test_where_rules_are_there_no_flows_are_written_either(folder: Path) -> None:
+    (folder / ".failpath").mkdir()
+    (folder / ".failpath" / "spans.json").write_text("mine")
+    assert init("--rules").exit_code == 2
+    assert [file.read_text() for file in (folder / ".failpath").iterdir()] == ["mine"]
 
 
 # From code
