@@ -31,14 +31,19 @@ _NEXT = (
 )
 @click.option("--from-server", metavar="URL", help="Take the flows and steps that the server at this address knows.")
 @click.option(
+    "--rules",
+    is_flag=True,
+    help="Write a .failpath/spans.json too: a span rule for each step, to put right by hand.",
+)
+@click.option(
     "--token", envvar="FAILPATH_TOKEN", show_envvar=True, metavar="TOKEN", help="What the server wants readers to show."
 )
-@click.option("--rules", is_flag=True, help="Write a .failpath/spans.json too: a span rule for each step, to put right by hand.")
 def init(sources: tuple[Path, ...], from_server: str | None, token: str | None, rules: bool) -> None:
     """Write a first .failpath/flows.json here: an example, or what code or a server tells.
 
-    With --rules alone, and a flows.json that is there, rules are written for the steps of that one. A file that is there already is never touched. Exits with 0 when the files were written, and with 2, and none of them
-    written, when one is there or cannot be written.
+    With --rules alone, and a flows.json that is there, rules are written for the steps of that one. A file that is there
+    already is never touched. Exits with 0 when the files were written, and with 2, and none of them written, when one is there
+    or cannot be written.
     """
     if sources and from_server:
         raise ConfigError("--from-code and --from-server each give the flows; give one of them")
