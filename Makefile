@@ -145,6 +145,7 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 .venv-neighbours/.stamp-test: $(WHEEL) constraints/neighbours.txt
 	@tools/environment.sh .venv-neighbours newest
 	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours]"
+	tools/redis.sh
 	touch $@
 
 .venv-docs/.stamp: constraints/docs.txt pyproject.toml | $(BASE)

@@ -8,7 +8,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
+from opentelemetry import context as otel_context
+
+from failpath_otel import context
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
@@ -20,6 +24,8 @@ signals: Any = importlib.import_module("celery.signals")  # which has no types
 
 HEADER: Final = "failpath"
 """The message header that holds `Run.carrier`."""
+
+_TASK: Final = otel_context.create_key("failpath-celery-task")
 
 StepKeyOf = Callable[[Any], "str | None"]
 
@@ -36,13 +42,23 @@ class CeleryConnection:
         self._client = client
         self._flows = flows
         self._step_key = step_key
-        self._open: dict[str, _Running] = {}
-        # Without weak references: the connection is to live as long as the process, whoever holds it.
-        signals.before_task_publish.connect(self._publishing, weak=False)
-        signals.task_prerun.connect(self._beginning, weak=False)
-        signals.task_failure.connect(self._failed, weak=False)
-        signals.task_retry.connect(self._retried, weak=False)
-        signals.task_postrun.connect(self._ended, weak=False)
+        # By the request of each execution, not by the task's id: an eager retry runs within the attempt before it, and a
+        # broker may deliver a task again while it still runs.
+        self._open: WeakKeyDictionary[Any, _Running] = WeakKeyDictionary()
+        for signal, receiver in (
+            (signals.before_task_publish, self._publishing),
+            (signals.task_prerun, self._beginning),
+            (signals.task_success, self._succeeded),
+            (signals.task_failure, self._failed),
+            (signals.task_retry, self._retried),
+            (signals.task_postrun, self._ended),
+            (signals.celeryd_after_setup, self._come_last),
+            (signals.worker_before_create_process, self._come_last_in_the_process),
+            (signals.worker_process_init, self._come_last),
+            (signals.worker_process_shutdown, self._process_ends),
+        ):
+            # Without weak references: the connection is to live as long as the process, whoever holds it.
+            signal.connect(receiver, weak=False)
 
     def disconnect(self) -> None:
         """Ends the connection; tasks that run now still end as they began."""
@@ -59,39 +75,58 @@ class CeleryConnection:
         except Exception:
             warn_once("celery-publish", "a task is sent without its run", exc_info=True)
 
-    def _beginning(self, task_id: str = "", task: Any = None, **_: object) -> None:
+    def _beginning(self, task: Any = None, **_: object) -> None:
         try:
+            _take_off_what_is_left()
             run = self._run_of(task)
             if run is None:
                 return
             key = None if self._step_key is None else self._step_key(task)
-            step = None if not key else run.step(key)
-            running = _Running(run, step)
+            running = _Running(run, run.step(key) if key else None)
             running.begin()
-            self._open[task_id] = running
+            self._open[task.request] = running
         except Exception:
             warn_once("celery-task", "a task runs without its run", exc_info=True)
 
-    def _failed(self, task_id: str = "", exception: Any = None, **_: object) -> None:
-        running = self._open.get(task_id)
-        if running is not None and isinstance(exception, BaseException):
-            running.error = exception
+    # Success, failure and retry come before `task_postrun`, in which OpenTelemetry's instrumentation takes its context off:
+    # what was put on last has to go first.
+
+    def _succeeded(self, sender: Any = None, **_: object) -> None:
+        self._end(getattr(sender, "request", None), None)
+
+    def _failed(self, sender: Any = None, exception: Any = None, **_: object) -> None:
+        self._end(getattr(sender, "request", None), exception)
 
     def _retried(self, request: Any = None, reason: Any = None, **_: object) -> None:
-        running = self._open.get(getattr(request, "id", ""))
-        if running is not None and isinstance(reason, BaseException):
-            # Celery's Retry holds what went wrong.
-            cause = getattr(reason, "exc", None)
-            running.error = cause if isinstance(cause, BaseException) else reason
+        cause = getattr(reason, "exc", None)  # Celery's Retry holds what went wrong
+        self._end(request, cause if isinstance(cause, BaseException) else reason)
 
-    def _ended(self, task_id: str = "", **_: object) -> None:
-        running = self._open.pop(task_id, None)
-        if running is None:
-            return
+    def _ended(self, task: Any = None, **_: object) -> None:
+        self._end(getattr(task, "request", None), None)  # of a task that was ignored or rejected
+
+    def _end(self, request: Any, error: object) -> None:
         try:
-            running.end()
+            running = self._open.pop(request, None)
+            if running is not None:
+                running.end(error if isinstance(error, BaseException) else None)
         except Exception:
             warn_once("celery-end", "the end of a task could not be recorded", exc_info=True)
+
+    # Other receivers put their context on before ours, also those that were connected after us: OpenTelemetry's
+    # documentation has its instrumentation of Celery begin in `worker_process_init`.
+
+    def _come_last_in_the_process(self, **_: object) -> None:
+        _connect_last(signals.worker_process_init, self._come_last)
+
+    def _come_last(self, **_: object) -> None:
+        _connect_last(signals.task_prerun, self._beginning)
+
+    def _process_ends(self, **_: object) -> None:
+        # A process of the pool ends by os._exit, which runs no exit handlers.
+        try:
+            self._client.shutdown()
+        except Exception:
+            warn_once("celery-exit", "what a worker process had still to send may be lost", exc_info=True)
 
     def _run_of(self, task: Any) -> Run[Any] | None:
         request = getattr(task, "request", None)
@@ -113,20 +148,39 @@ class _Running:
     def __init__(self, run: Run[Any], step: Step | None) -> None:
         self._run = run
         self._step = step
-        self.error: BaseException | None = None
+        self.before = otel_context.get_current()
+        self.over = False
 
     def begin(self) -> None:
+        self._token = otel_context.attach(otel_context.set_value(_TASK, self))
         self._run.__enter__()
         if self._step is not None:
             self._step.__enter__()
 
-    def end(self) -> None:
-        error = self.error
+    def end(self, error: BaseException | None) -> None:
+        self.over = True
+        current = otel_context.get_current()
         kind = None if error is None else type(error)
         trace = None if error is None else error.__traceback__
         if self._step is not None:
             self._step.__exit__(kind, error, trace)
         self._run.__exit__(kind, error, trace)
+        context.detach(self._token)
+        if otel_context.get_value(_TASK, current) is not self:
+            # Another part has put its own context on above ours, or has taken it off already: it is not ours to change.
+            otel_context.attach(current)
+
+
+def _connect_last(signal: Any, receiver: Callable[..., None]) -> None:
+    if signal.disconnect(receiver):
+        signal.connect(receiver, weak=False)
+
+
+def _take_off_what_is_left() -> None:
+    """A part that came after us and left after us puts our context back; no other task may go on with it."""
+    left = otel_context.get_value(_TASK)
+    if isinstance(left, _Running) and left.over:
+        otel_context.attach(left.before)
 
 
 def connect(

@@ -1,0 +1,210 @@
+"""With a real worker and a real broker, a task's steps are steps of its sender's run, in one trace."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.http_sink import HttpSink
+from support.processes import SECONDS, arrived, once, script, settings
+from support.served import until
+
+pytestmark = pytest.mark.slow
+
+TASKS = """
+import os
+
+from celery import Celery, signals
+from celery.exceptions import Ignore
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+from failpath_otel import FailpathClient
+from failpath_otel.integrations.celery import connect
+
+app = Celery("tasks", broker=os.environ["BROKER"], backend=os.environ["BROKER"])
+app.conf.broker_connection_retry_on_startup = True
+trace.set_tracer_provider(TracerProvider())
+failpath = FailpathClient(flows=False)
+
+
+def instrument(**_):
+    from opentelemetry.instrumentation.celery import CeleryInstrumentor
+
+    CeleryInstrumentor().instrument()
+
+
+# As OpenTelemetry's documentation has it, in the processes of the pool; or before us, as opentelemetry-instrument does it.
+if os.environ["INSTRUMENTED"] == "in the pool":
+    signals.worker_process_init.connect(instrument, weak=False)
+if os.environ["INSTRUMENTED"] == "first":
+    instrument()
+connect(
+    failpath,
+    flows={"nightly": "report"},
+    step_key=lambda task: task.name if task.name in {"charge", "flaky", "broken", "ignored"} else None,
+)
+
+
+def say(key):
+    failpath.step(key)(lambda: None)()
+
+
+@app.task(name="pack")
+def pack(number):
+    say(f"pack-{number}")
+    return number + 1
+
+
+@app.task(name="charge")
+def charge():
+    say("ask-the-bank")
+    notify.delay()
+
+
+@app.task(name="notify")
+def notify():
+    say("mail")
+
+
+@app.task(name="flaky", bind=True, max_retries=1)
+def flaky(self):
+    if self.request.retries == 0:
+        raise self.retry(exc=OSError("busy"), countdown=0)
+
+
+@app.task(name="broken")
+def broken():
+    raise LookupError("no such order")
+
+
+@app.task(name="ignored")
+def ignored():
+    raise Ignore
+
+
+@app.task(name="nightly")
+def nightly():
+    say("collect")
+
+
+@app.task(name="alone")
+def alone():
+    return None if failpath.current_run() is None else failpath.current_run().run_id
+"""
+
+SENDER = """
+from celery import chain
+from tasks import alone, broken, charge, failpath, flaky, ignored, instrument, nightly, os, pack, trace
+
+if os.environ["INSTRUMENTED"] == "in the pool":
+    instrument()
+
+with failpath.run("checkout", "r1"), trace.get_tracer("shop").start_as_current_span("POST /checkout") as span:
+    chain(pack.s(1), pack.s())().get(timeout=50)
+    flaky.delay().get(timeout=50)
+    broken.delay().get(timeout=50, propagate=False)
+    ignored.delay()
+    charge.delay().get(timeout=50)
+print(f"{span.get_span_context().trace_id:032x}")
+nightly.apply_async(task_id="tonight").get(timeout=50)
+# In the process that has just worked for a run.
+assert [alone.delay().get(timeout=50) for _ in range(4)] == [None] * 4
+"""
+
+CHECKOUT = once(
+    ("pack-1", "running"), ("pack-1", "success"), ("pack-2", "running"), ("pack-2", "success"),
+    ("flaky", "running"), ("flaky", "error"), ("flaky", "running"), ("flaky", "success"),
+    ("broken", "running"), ("broken", "error"),
+    ("ignored", "running"), ("ignored", "success"),
+    ("charge", "running"), ("charge", "success"), ("ask-the-bank", "running"), ("ask-the-bank", "success"),
+    ("mail", "running"), ("mail", "success"),
+)  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = os.environ.get("FAILPATH_REDIS") or shutil.which("redis-server")
+    if server is None:
+        pytest.skip("needs redis-server: tools/redis.sh says how to get one")
+    port = free_port()
+    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
+    try:
+        until(lambda: listens(port), SECONDS)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+@contextmanager
+def working(folder: Path, env: dict[str, str], *options: str) -> Iterator[Path]:
+    """A worker; with the block it is told to end, and it ends."""
+    log = folder / "worker.log"
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "warning", "-c", "1", *options]
+    with log.open("wb") as said:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True)
+    try:
+        yield log
+        process.send_signal(signal.SIGTERM)
+        process.wait(SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(SECONDS)
+
+
+def events(sink: HttpSink, run_id: str) -> list[dict[str, Any]]:
+    return [event for event in sink.stored.values() if event["runId"] == run_id]
+
+
+@pytest.mark.parametrize(
+    ("instrumented", "pool", "database"),
+    [
+        ("in the pool", ["prefork"], 0),
+        ("first", ["solo"], 1),
+        ("no", ["prefork", "--max-tasks-per-child", "1"], 2),  # each process ends as soon as its task has said its last
+    ],
+    ids=["instrumented in the pool", "instrumented first", "a process a task"],
+)
+def test_a_run_goes_on_in_the_worker_and_nothing_of_it_stays_behind(
+    instrumented: str, pool: list[str], database: int, sink: HttpSink, tmp_path: Path, broker: str, needs: Callable[..., None]
+) -> None:
+    needs("celery", "redis", "opentelemetry.instrumentation.celery")
+    (tmp_path / "tasks.py").write_text(TASKS)
+    env = settings(sink, {"BROKER": f"{broker}/{database}", "INSTRUMENTED": instrumented})
+    with working(tmp_path, env, "-P", *pool) as log:
+        trace_id = script(tmp_path, SENDER, env).stdout.strip()
+    told = arrived(sink)
+    assert told.get("r1") == CHECKOUT, log.read_text()
+    assert {run for run in told if run != "r1"} == {"tonight"}
+    assert told["tonight"] == once(("collect", "running"), ("collect", "success"))
+    assert {event["traceId"] for event in events(sink, "r1")} == {trace_id}
+    errors = [event["error"]["name"] for event in events(sink, "r1") if event["status"] == "error"]
+    assert sorted(errors) == ["LookupError", "OSError"]
+    assert not [word for word in ("Failed to detach", "Signal handler", "failpath_otel") if word in log.read_text()], (
+        log.read_text()
+    )
