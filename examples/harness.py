@@ -58,9 +58,9 @@ class Stage:
     def __exit__(self, *of_exception: object) -> None:
         self._stack.close()
 
-    def serve(self, *options: str) -> str:
+    def serve(self, *options: str, port: int | None = None) -> str:
         """Starts ``failpath-otel serve``; gives its address. Processes started afterwards send there."""
-        port = free_port()
+        port = port or free_port()
         command = [tool("failpath-otel"), "serve", "--port", str(port), "--db", str(self.folder / "runs.db"), *options]
         self.process("server", command, port=port)
         self.server = f"http://127.0.0.1:{port}"

@@ -15,6 +15,7 @@ from support.markdown import blocks
 SECONDS = 110
 
 NEEDS = {
+    "serverless_handler": ["uvicorn"],
     "two_services": ["fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.fastapi"],
 }
 """Example → the modules without which it is skipped; the environment of `make test-neighbours` has them all."""
