@@ -99,6 +99,10 @@ class FailpathSpanProcessor(SpanProcessor):
         self._default_metadata: Rendered = render(options.default_metadata)
         self._open: OrderedDict[SpanKey, _OpenSpan] = OrderedDict()
         self._ruling = None if rules is None or sink is None else Ruling(rules)
+        # Held here as well, since each look through another object counts for a span that is no step.
+        self._quiet = None if self._ruling is None else self._ruling.quiet
+        self._kept = {} if self._ruling is None else self._ruling.kept
+        self._asks_parent = self._ruling is not None and self._ruling.asks_parent
         self._resource: Any = None
         self._service: str | None = None
 
@@ -116,15 +120,13 @@ class FailpathSpanProcessor(SpanProcessor):
         """Records ``running`` where the span is a step from its start."""
         try:
             raw: Any = span
-            ruling = self._ruling
             if _FLOW_SLUG not in raw._attributes._dict:  # noqa: SLF001
-                if ruling is None:
+                quiet = self._quiet
+                if quiet is None or (quiet.get(raw._name, 0) is raw._instrumentation_scope and not self._kept):  # noqa: SLF001
                     return
-                if ruling.runs:
-                    ruling.follow(raw)
-                if not ruling.possible(raw._instrumentation_scope.name, raw._name):  # noqa: SLF001
+                if self._ruling is not None and self._ruling.passes(raw, raw._instrumentation_scope, raw._name):  # noqa: SLF001
                     return
-            elif raw._instrumentation_scope.name == _OWN_SCOPE and not (ruling and ruling.asks_parent):  # noqa: SLF001
+            elif not self._asks_parent and raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
                 return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
@@ -134,18 +136,18 @@ class FailpathSpanProcessor(SpanProcessor):
         """Records the outcome where the span is a step."""
         try:
             raw: Any = span
-            ruling = self._ruling
             if _FLOW_SLUG in raw._attributes._dict:  # noqa: SLF001
                 if raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
-                    if ruling is not None and ruling.runs:
-                        ruling.leave(_key_of(span))
+                    if self._kept:
+                        self._kept.pop(_key_of(span), None)
                     return
             elif not self._open or _key_of(span) not in self._open:
-                if ruling is None:
+                quiet = self._quiet
+                if quiet is None:
                     return
-                if not ruling.possible(raw._instrumentation_scope.name, raw._name):  # noqa: SLF001
-                    if ruling.runs or ruling.open:
-                        ruling.leave(_key_of(span))
+                if quiet.get(raw._name, 0) is raw._instrumentation_scope:  # noqa: SLF001
+                    if self._kept:
+                        self._kept.pop(_key_of(span), None)
                     return
         except Exception:  # noqa: S110 - the public way is taken instead
             pass
@@ -203,8 +205,7 @@ class FailpathSpanProcessor(SpanProcessor):
         try:
             found = self._found_at_end(span, attributes) if known is None else known
         finally:
-            if self._ruling is not None:
-                self._ruling.leave(key)
+            self._kept.pop(key, None)
         if known is None and (sink is None or sink.closed or found is None or not claims.take(key, self)):
             return
         claims.end(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from opentelemetry.baggage import get_all as entries_of
 from opentelemetry.context import Context
@@ -12,6 +12,7 @@ from opentelemetry.context import Context
 from failpath_otel import baggage
 from failpath_otel.context import attached_run
 from failpath_otel.rules.matching import (
+    MAX_NAMES,
     NOWHERE,
     CompiledRules,
     KnownRun,
@@ -26,55 +27,64 @@ SpanKey = tuple[int, int]
 MAX_KEPT: Final = 100_000
 
 
+class Kept(NamedTuple):
+    """What is remembered of an open span."""
+
+    run: KnownRun | None = None
+    """Its own run, or that of the step above it; only where a rule asks for the parent's."""
+    pid: int = 0
+    surroundings: Surroundings | None = None
+    """Where it began; only where it is open until its end whether it is a step."""
+
+
+NOTHING: Final = Kept()
+
+
 class Ruling:
     """The rules of one processor, with what they need to remember of open spans."""
 
     def __init__(self, rules: CompiledRules) -> None:
         self.rules = rules
-        self.possible = rules.possible
+        self.quiet: dict[str, object] = {}
+        """By the name of spans that match nothing, the scope that they last came from. Most names come from one."""
         self.asks_parent = rules.asks_parent
-        self.runs: dict[SpanKey, KnownRun] = {}
-        """The run of each open span that is a step, or lies below one; kept only where a rule asks for the parent's."""
-        self.open: dict[SpanKey, tuple[int, Surroundings]] = {}
-        """Where spans began of which it is open whether they are steps."""
+        self.kept: dict[SpanKey, Kept] = {}
+        """What is remembered of open spans; of most services' spans nothing."""
 
-    def follow(self, span: Any) -> None:
-        """A span that begins below one whose run is known is in that run."""
-        parent = span.parent
-        run = None if parent is None else self.runs.get((parent.trace_id, parent.span_id))
-        if run is not None:
-            self.enter(_key_of(span), run)
+    def passes(self, span: Any, scope: Any, name: str) -> bool:
+        """Whether a span that begins is none that a rule may match; notes what the next one needs to know of it."""
+        if self.kept:
+            self._follow(span)
+        if self.rules.possible("" if scope is None else scope.name, name):
+            return False
+        if len(self.quiet) >= MAX_NAMES:
+            self.quiet.clear()
+        self.quiet[name] = scope
+        return True
 
     def enter(self, key: SpanKey, run: KnownRun) -> None:
         """An open span is in this run."""
         if self.asks_parent:
-            self.runs[key] = run
-            _bound(self.runs)
-
-    def leave(self, key: SpanKey) -> None:
-        """A span has ended."""
-        self.runs.pop(key, None)
-        self.open.pop(key, None)
+            self._keep(key, Kept(run))
 
     def begins(self, span: Any, attributes: Mapping[str, Any], context: Context | None) -> Match | None:
         """The rule and step of a span that begins, where these are certain."""
-        possible = self.possible(_scope_of(span), span.name)
+        possible = self.rules.possible(_scope_of(span), span.name)
         if not possible:
             return None
         surroundings = self._around(span, context) if self.rules.asks_context else NOWHERE
         match, is_open = decided_at_start(possible, _ruled(span, attributes, surroundings))
         if is_open:
-            self.open[_key_of(span)] = (os.getpid(), surroundings)
-            _bound(self.open)
+            self._keep(_key_of(span), Kept(self._above(span), os.getpid(), surroundings))
         return match
 
     def ends(self, span: Any, attributes: Mapping[str, Any]) -> Match | None:
         """The rule and step of a span that has ended, of which nothing was told so far."""
         key = _key_of(span)
-        pid, surroundings = self.open.get(key, (0, None))
+        _, pid, surroundings = self.kept.get(key, NOTHING)
         if pid not in (0, os.getpid()):
             return None  # a forked child ends its parent's span, of which the parent will tell
-        possible = self.possible(_scope_of(span), span.name)
+        possible = self.rules.possible(_scope_of(span), span.name)
         if not possible:
             return None
         if surroundings is None:
@@ -87,9 +97,20 @@ class Ruling:
         remote = None if named is None else KnownRun(named.flow_key, named.run_id)
         return Surroundings(_attached(context) or self._above(span) or remote, remote, entries_of(context))
 
+    def _follow(self, span: Any) -> None:
+        """A span that begins below one whose run is known is in that run."""
+        run = self._above(span)
+        if run is not None:
+            self.enter(_key_of(span), run)
+
     def _above(self, span: Any) -> KnownRun | None:
         parent = span.parent
-        return None if parent is None else self.runs.get((parent.trace_id, parent.span_id))
+        return None if parent is None else self.kept.get((parent.trace_id, parent.span_id), NOTHING).run
+
+    def _keep(self, key: SpanKey, kept: Kept) -> None:
+        self.kept[key] = kept
+        if len(self.kept) > MAX_KEPT:  # spans that never end
+            self.kept.pop(next(iter(self.kept)), None)
 
 
 def _attached(context: Context | None) -> KnownRun | None:
@@ -109,8 +130,3 @@ def _scope_of(span: Any) -> str:
 def _key_of(span: Any) -> SpanKey:
     context = span.get_span_context()
     return context.trace_id, context.span_id
-
-
-def _bound(kept: dict[SpanKey, Any]) -> None:
-    if len(kept) > MAX_KEPT:  # spans that never end
-        kept.pop(next(iter(kept)), None)

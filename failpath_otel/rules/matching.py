@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from failpath_otel.events.text import identifier
+from failpath_otel.events.text import MAX_ID_CHARS, identifier
 from failpath_otel.events.translate import Identity
 from failpath_otel.rules.conditions import Compiled, Verdict, as_subject, text_test
 from failpath_otel.rules.rule import SpanRule, SpanRules
@@ -119,7 +119,7 @@ class CompiledRule:
         if isinstance(source, Attribute):
             value: object = span.attributes.get(source.name)
         elif isinstance(source, Baggage):
-            value = span.surroundings.baggage.get(source.name)
+            value = _believable(span.surroundings.baggage.get(source.name))
         else:
             return self._known(span.surroundings.parent if source == "parent" else span.surroundings.remote, span)
         run_id = identifier(as_subject(value))
@@ -197,6 +197,11 @@ def decided_at_end(possible: tuple[CompiledRule, ...], span: Ruled) -> Match | N
         if rule.verdict(span.kind, span.attributes, ended=True) is Verdict.YES:
             return Match(rule, None) if rule.ignores else rule.named(span, ended=True)
     return None
+
+
+def _believable(value: object) -> str | None:
+    """Baggage comes from whoever calls: what is no id is as good as not there."""
+    return value if isinstance(value, str) and len(value) <= MAX_ID_CHARS and value.isprintable() else None
 
 
 def _key(given: str | Attribute | None, attributes: Mapping[str, Any]) -> str:

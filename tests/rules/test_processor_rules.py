@@ -184,7 +184,7 @@ def test_nothing_is_kept_of_spans_that_have_ended() -> None:
             pass
     ruling = alone.processor._ruling
     assert ruling is not None
-    assert (ruling.runs, ruling.open, alone.processor._open) == ({}, {}, {})
+    assert (ruling.kept, alone.processor._open) == ({}, {})
 
 
 def test_a_match_without_a_run_id_is_no_step_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
