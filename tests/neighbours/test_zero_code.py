@@ -240,7 +240,8 @@ def test_without_use_it_is_silent_and_what_cannot_be_used_is_said_once(
 GUNICORN = [str(BIN / "gunicorn"), "service:app", "-w", "2", "-b", "127.0.0.1:0"]
 # gevent takes the place of threads in the worker, long after the client was made. Greenlets hold no worker, so one is enough.
 GEVENT = [str(BIN / "gunicorn"), "service:wsgi", "-w", "1", "-b", "127.0.0.1:0", "-k", "gevent"]
-UVICORN = [str(BIN / "uvicorn"), "service:app", "--workers", "2", "--port", "0"]
+# By default its parent kills a worker that does not answer within 5 s, as while it starts on a busy machine.
+UVICORN = [*(str(BIN / "uvicorn"), "service:app", "--workers", "2", "--port", "0"), "--timeout-worker-healthcheck", "60"]
 
 
 @pytest.mark.slow
