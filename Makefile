@@ -49,7 +49,8 @@ test-oldest: .venv-oldest/.stamp-test
 
 .PHONY: test-neighbours
 test-neighbours: .venv-neighbours/.stamp-test ## Tests beside other packages (tests/neighbours) and the examples that need them
-	@tools/suite.sh .venv-neighbours -n $(PYTEST_WORKERS) $(PYTEST_ARGS) tests/neighbours tests/examples
+	@tools/suite.sh .venv-neighbours -n $(PYTEST_WORKERS) $(PYTEST_ARGS) tests/neighbours tests/examples \
+	  tests/delivery/exporters/test_{http,otlp_http}.py::test_own_requests_are_not_traced
 
 # What the tests of accessibility need beside a browser.
 .PHONY: axe
