@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from failpath_otel.client import FailpathClient
+from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf
 
 Scope = MutableMapping[str, Any]
@@ -22,7 +24,9 @@ class FailpathMiddleware:
         app.add_middleware(FailpathMiddleware, client=failpath, flow={"POST /checkout": "checkout"}, run_id="x-request-id")
 
     A request that carries a run in its baggage goes on with that one; other requests begin a run of the flow that fits, and
-    those that fit none have no run. It opens no span and records nothing: steps do. WebSockets and the lifespan pass by.
+    those that fit none have no run. It opens no span and records nothing: steps do. WebSockets pass by.
+    When the application shuts down, what was recorded is sent, for at most 3 seconds: uvicorn ends by a signal, past Python's
+    exit handlers.
 
     Args:
         app: The application.
@@ -47,16 +51,29 @@ class FailpathMiddleware:
         accept_incoming: bool = True,
     ) -> None:
         self._app = app
+        self._client = client
         self._choose: RunChooser[Scope] = RunChooser(client, flow, run_id, accept_incoming=accept_incoming)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one connection."""
+        """Serves one connection, or the application's lifespan."""
+        if scope.get("type") == "lifespan":
+            await self._app(scope, receive, self._flushing(send))
+            return
         run = self._choose(_request(scope)) if scope.get("type") == "http" else None
         if run is None:
             await self._app(scope, receive, send)
             return
         with run:
             await self._app(scope, receive, send)
+
+    def _flushing(self, send: Send) -> Send:
+        async def flush_and_send(message: MutableMapping[str, Any]) -> None:
+            if message.get("type") in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+                with contextlib.suppress(Exception):  # raise_on_send_error is for the service's own calls
+                    await self._client.aflush(EXIT_TIMEOUT_MILLIS)
+            await send(message)
+
+        return flush_and_send
 
 
 def _request(scope: Scope) -> Request[Scope]:

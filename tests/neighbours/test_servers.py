@@ -27,6 +27,7 @@ MODELS = {
     "gunicorn uvicorn": [*GUNICORN, "shop:asgi", "-k", "uvicorn_worker.UvicornWorker"],
     "gunicorn uvicorn --preload": [*GUNICORN, "shop:asgi", "-k", "uvicorn_worker.UvicornWorker", "--preload"],
     "uvicorn": [*UVICORN, "shop:asgi"],
+    "uvicorn, middleware": [*UVICORN, "shop:by_middleware"],
     "uvicorn --workers": [*UVICORN, "shop:asgi", "--workers", "2"],
 }
 MODULES = {"gevent": "gevent", "uvicorn_worker.UvicornWorker": "uvicorn_worker"}
@@ -69,14 +70,18 @@ def test_each_step_comes_once_and_the_last_ones_survive_the_end_of_the_workers(
 ) -> None:
     command = MODELS[model]
     needs(Path(command[0]).name, "uvicorn", *(MODULES[word] for word in command if word in MODULES))
+    processes = 1 if model.startswith("uvicorn") and "--workers" not in model else 2
     (tmp_path / "shop.py").write_text(SHOP)
-    with serving(tmp_path, settings(sink), *command) as (url, log):
-        served = fill(url, 1 if model == "uvicorn" else 2)
+    with serving(tmp_path, settings(sink, {"FLUSHES": "by middleware" if "middleware" in model else "itself"}), *command) as (
+        url,
+        log,
+    ):
+        served = fill(url, processes)
     told = arrived(sink)
     assert {run: told.get(run) for run in served} == dict.fromkeys(served, once(*TOLD))
     boots = {run: told[run] for run in told if run.isdecimal()}
     assert boots == dict.fromkeys(boots, once(("import", "running"), ("import", "success")))
-    assert len(boots) == (1 if "--preload" in model or model == "uvicorn" else 2)
+    assert len(boots) == (1 if "--preload" in model else processes)
     said = log.read_text()
     if "--preload" in model:  # every fork is warned of where the first process reported itself and so has a thread
         said = said.replace("DeprecationWarning: This process (pid=", "")

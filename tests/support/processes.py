@@ -26,6 +26,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from failpath_otel import FailpathClient
+from failpath_otel.integrations.asgi import FailpathMiddleware
 
 trace.set_tracer_provider(TracerProvider())
 failpath = FailpathClient(flows=False)
@@ -62,13 +63,16 @@ async def asgi(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if not os.environ.get("WITHOUT_FLUSH"):
+        if os.environ["FLUSHES"] == "itself":
             await failpath.aflush()
         await send({"type": "lifespan.shutdown.complete"})
         return
     body = serve(scope["query_string"].decode())
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": body})
+
+
+by_middleware = FailpathMiddleware(asgi, failpath)
 """
 
 TOLD = {
