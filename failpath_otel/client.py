@@ -345,7 +345,7 @@ class FailpathClient:
     def stats(self) -> Stats:
         """The counts of this moment, with retries, mask failures and baggage that was not believed."""
         stats = Stats() if self._sink is None else self._sink.stats()
-        return replace(stats, baggage_refused=baggage.refused())
+        return replace(stats, baggage_refused=baggage.refused()) if self._recorder.enabled else stats
 
     def shutdown(self, timeout_millis: int = EXIT_TIMEOUT_MILLIS) -> None:
         """Sends what is left, within ``timeout_millis``, and ends delivery. Also run at exit; a second call does nothing.

@@ -29,6 +29,9 @@ DEFAULTS: dict[str, Any] = {
     "tracer_provider": None,
     "flows": None,
     "metadata_on_spans": True,
+    "propagate": True,
+    "rules": None,
+    "record_unsampled": False,
 }
 
 # Option: the text of its variable, what that means, and an argument that differs from it.
@@ -45,6 +48,9 @@ GIVEN: dict[str, tuple[str, Any, Any]] = {
     "exporter": ("console", "console", "memory"),
     "flows": ("some/flows.json", "some/flows.json", "other.json"),
     "metadata_on_spans": ("no", False, True),
+    "propagate": ("no", False, True),
+    "rules": ("some/spans.json", "some/spans.json", "other.json"),
+    "record_unsampled": ("yes", True, False),
 }
 
 
@@ -124,6 +130,9 @@ BAD: list[tuple[str, Any]] = [
     ("flows", 5),
     ("flows", True),
     ("metadata_on_spans", "x"),
+    ("propagate", "x"),
+    ("rules", 5),
+    ("record_unsampled", "x"),
 ]
 
 
