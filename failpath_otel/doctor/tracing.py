@@ -136,7 +136,9 @@ def judge_sampler(description: str, *, spans_matter: bool) -> Finding:
     """What a sampler that describes itself so keeps from processors."""
     if not spans_matter:
         return ok("sampler", f"{_short(description)}; steps of run.step() hang on no sampler")
-    fix = "Set OTEL_TRACES_SAMPLER=always_on, and sample in the Collector; or report by run.step(), which hangs on no sampler."
+    if description.startswith("RecordingSampler("):
+        return ok("sampler", f"{_short(description)}: spans that could be steps are recorded all the same")
+    fix = "Set FAILPATH_RECORD_UNSAMPLED=true, which records such spans without exporting them; or report by run.step()."
     ratio = _RATIO.search(description)
     if description.startswith("AlwaysOnSampler"):
         return ok("sampler", "AlwaysOnSampler: every span is seen")

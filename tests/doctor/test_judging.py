@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
+from failpath_otel import RecordingSampler
 from failpath_otel.cli.serve import serve
 from failpath_otel.config import OPTIONS, resolve
 from failpath_otel.doctor.configured import SERVER_VARIABLES, judge_key, judge_names, judge_options
@@ -177,8 +179,9 @@ def test_a_sampler_is_warned_of_only_where_runs_come_from_spans(description: str
     assert judge_sampler(description, spans_matter=False).level == "ok"
 
 
-def test_a_sampler_that_drops_nothing_is_well() -> None:
-    assert judge_sampler("AlwaysOnSampler", spans_matter=True).level == "ok"
+@pytest.mark.parametrize("description", ["AlwaysOnSampler", RecordingSampler(TraceIdRatioBased(0.1)).get_description()])
+def test_a_sampler_that_keeps_no_step_back_is_well(description: str) -> None:
+    assert judge_sampler(description, spans_matter=True).level == "ok"
 
 
 # Files, ways of running, destinations
