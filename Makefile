@@ -35,6 +35,11 @@ example-two-services: .venv-neighbours/.stamp-test ## A run across an HTTP hop
 example-serverless-handler: $(DEMO) ## A function that sends what it has before it returns
 	@.venv/bin/python examples/serverless_handler/run.py
 
+.PHONY: example-celery-worker
+example-celery-worker: .venv-neighbours/.stamp-test ## One run across two services and a Celery worker, by a real broker
+	@tools/redis.sh
+	.venv-neighbours/bin/python examples/celery_worker/run.py
+
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours

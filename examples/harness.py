@@ -102,7 +102,7 @@ class Stage:
 
     def until(self, flow: str, expected: Mapping[str, Steps]) -> bool:
         """Waits until each run of ``expected`` has exactly these statuses; prints what the server knows in either case."""
-        known = _within(lambda: all(statuses(self.run(flow, run_id)) == steps for run_id, steps in expected.items()))
+        known = within(lambda: all(statuses(self.run(flow, run_id)) == steps for run_id, steps in expected.items()))
         for run_id in expected:
             print(f"\n{flow}  {run_id}")
             print_steps(self.run(flow, run_id))
@@ -158,7 +158,8 @@ def trace_ids(run: Mapping[str, Any]) -> set[str]:
     return {attempt["traceId"] for step in run.get("steps", ()) for attempt in step["attempts"]}
 
 
-def _within(condition: Callable[[], bool]) -> bool:
+def within(condition: Callable[[], bool]) -> bool:
+    """Whether it comes to hold in `KNOWN_SECONDS`."""
     deadline = time.monotonic() + KNOWN_SECONDS
     while not condition():
         if time.monotonic() > deadline:

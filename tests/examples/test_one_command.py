@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,13 @@ from support.markdown import blocks
 SECONDS = 110
 
 NEEDS = {
+    "celery_worker": ["celery", "redis", "fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.celery"],
     "serverless_handler": ["uvicorn"],
     "two_services": ["fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.fastapi"],
 }
 """Example → the modules without which it is skipped; the environment of `make test-neighbours` has them all."""
+PROGRAMS = {"celery_worker": ("FAILPATH_REDIS", "redis-server")}
+"""Example → the program that it needs beside these, after the variable that may name it."""
 
 
 def without_what_varies(text: str) -> str:
@@ -34,6 +38,10 @@ def test_the_example_ends_well_and_prints_what_its_readme_shows(name: str, repos
     for module in NEEDS[name]:
         if not _is_here(module):
             pytest.skip(f"{module} is not installed; `make test-neighbours` has it")
+    variable, program = PROGRAMS.get(name, ("", "env"))
+    if not os.environ.get(variable) and shutil.which(program) is None:
+        # Where CI is set it must not go unseen.
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{program} is not installed")
     folder = repository / "examples" / name
     (shown,) = [block.body for block in blocks(folder / "README.md") if block.language == "text" and "output" in block.words]
     env = {key: value for key, value in os.environ.items() if not key.startswith(("FAILPATH_", "OTEL_"))}
