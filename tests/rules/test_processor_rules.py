@@ -111,6 +111,12 @@ def test_the_three_attributes_on_a_span_win_over_rules() -> None:
     assert told(alone.events) == ["charge:running", "charge:success", "by-rule:skipped"]
 
 
+def test_what_the_service_wrote_as_metadata_wins_over_what_a_rule_takes() -> None:
+    alone = Alone(rules=[rule(metadata={"plan": "app.plan", "size": "app.size"})], default_metadata={"size": 0, "region": "eu"})
+    alone.tracer.start_span("x", attributes={"app.plan": "a", "app.size": 2, "failpath.metadata.plan": "b"}).end()
+    assert [event.metadata for event in alone.events] == [{"plan": "b", "size": 2, "region": "eu"}] * 2
+
+
 def test_a_status_code_makes_an_error_with_a_name_and_a_message() -> None:
     code = "http.response.status_code"
     named = ErrorWhen({code: Range(at_least=500)}, "HTTP {http.response.status_code}", "{http.route} failed")
