@@ -31,6 +31,10 @@ example-collector: $(DEMO) collector ## Starts a server, a Collector and a servi
 example-two-services: .venv-neighbours/.stamp-test ## A run across an HTTP hop
 	@.venv-neighbours/bin/python examples/two_services/run.py
 
+.PHONY: example-django-shop
+example-django-shop: .venv-neighbours/.stamp-test ## A Django shop under gunicorn
+	@.venv-neighbours/bin/python examples/django_shop/run.py
+
 .PHONY: example-serverless-handler
 example-serverless-handler: $(DEMO) ## A function that sends what it has before it returns
 	@.venv/bin/python examples/serverless_handler/run.py

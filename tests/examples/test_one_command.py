@@ -17,6 +17,7 @@ SECONDS = 110
 
 NEEDS = {
     "celery_worker": ["celery", "redis", "fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.celery"],
+    "django_shop": ["django", "gunicorn"],
     "serverless_handler": ["uvicorn"],
     "two_services": ["fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.fastapi"],
 }
