@@ -201,6 +201,7 @@ def test_a_match_without_a_run_id_is_no_step_and_warned_of_once(caplog: pytest.L
     assert caplog.messages == ["a span matches rule 1 (orders), but has no run id: it is no step"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from 3.12 on, of a fork beside threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_that_ends_its_parents_span_tells_nothing() -> None:
     alone = Alone(rules=[CHECKOUT])
