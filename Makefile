@@ -44,6 +44,10 @@ example-celery-worker: .venv-neighbours/.stamp-test ## One run across two servic
 	@tools/redis.sh
 	.venv-neighbours/bin/python examples/celery_worker/run.py
 
+.PHONY: example-mixed-traces
+example-mixed-traces: $(DEMO) ## Steps inside traces that were there before, in both views
+	@.venv/bin/python examples/mixed_traces/run.py
+
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours
