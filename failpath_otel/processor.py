@@ -54,9 +54,7 @@ class FailpathSpanProcessor(SpanProcessor):
 
         provider.add_span_processor(FailpathSpanProcessor())
 
-    Args:
-        project_key, endpoint, enabled, default_metadata, capture_stack, send_timeout_millis, max_queue_size, on_error, on_drop,
-            mask, exporter, rules: As for `FailpathClient`, with the same environment variables.
+    Its options are those of the same name of `FailpathClient`, with the same environment variables.
 
     Raises:
         ConfigError: An option cannot be used.
