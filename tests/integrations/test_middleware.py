@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
+from support.delivery import ScriptedExporter
 
-from failpath_otel import ConfigError, FlowKey, current_run, notices
+from failpath_otel import ConfigError, ExportError, FailpathClient, FlowKey, current_run, notices
 from failpath_otel.integrations import asgi, wsgi
 from failpath_otel.testing import RecordingClient
 
@@ -227,3 +228,22 @@ def test_options_that_cannot_be_used_are_refused_at_construction(
         serving(client, **options)
     with pytest.raises(ConfigError, match="client must be"):
         serving("not a client")
+
+
+@pytest.mark.parametrize("failure", [None, ExportError("refused")], ids=["sent", "refused"])
+def test_the_end_of_the_lifespan_is_told_after_what_was_recorded_is_sent(failure: ExportError | None) -> None:
+    exporter = ScriptedExporter(failure)
+    said: list[tuple[str, bool]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+        client.run("checkout", "1").step("pay", lambda: None)
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message: Any) -> None:
+        said.append((message["type"], not client.stats().pending))
+
+    with FailpathClient(exporter=exporter, flows=False, raise_on_send_error=True) as client:
+        asyncio.run(asgi.FailpathMiddleware(app, client)({"type": "lifespan"}, _nothing, send))
+        assert client.stats().recorded == 2
+    assert said == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", True)]

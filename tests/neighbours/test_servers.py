@@ -16,7 +16,7 @@ from support.served import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
-GUNICORN = [str(BIN / "gunicorn"), "-w", "2", "-b", "127.0.0.1:0", "--graceful-timeout", "10"]
+GUNICORN = [str(BIN / "gunicorn"), "-w", "2", "-b", "127.0.0.1:0", "--graceful-timeout", "10", "--no-control-socket"]
 UVICORN = [str(BIN / "uvicorn"), "--port", "0"]
 MODELS = {
     "gunicorn sync": [*GUNICORN, "shop:wsgi"],
