@@ -48,6 +48,10 @@ example-celery-worker: .venv-neighbours/.stamp-test ## One run across two servic
 example-mixed-traces: $(DEMO) ## Steps inside traces that were there before, in both views
 	@.venv/bin/python examples/mixed_traces/run.py
 
+.PHONY: example-fastapi-existing-traces
+example-fastapi-existing-traces: .venv-neighbours/.stamp-test ## A service with automatic traces: rules alone, then steps
+	@.venv-neighbours/bin/python examples/fastapi_existing_traces/run.py
+
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours

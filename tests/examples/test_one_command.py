@@ -16,6 +16,7 @@ from support.markdown import blocks
 SECONDS = 110
 
 NEEDS = {
+    "fastapi_existing_traces": ["sqlalchemy", "opentelemetry.distro", "opentelemetry.instrumentation.httpx"],
     "mixed_traces": ["uvicorn"],
     "celery_worker": ["celery", "redis", "fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.celery"],
     "django_shop": ["django", "gunicorn"],
