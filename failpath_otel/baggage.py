@@ -14,6 +14,8 @@ from failpath_otel.notices import warn_once
 
 MAX_PAIR_BYTES: Final = 4096
 """The longest member of a baggage header that OpenTelemetry's propagator passes on."""
+MAX_HEADER_BYTES: Final = 8192
+"""The longest baggage header that it reads."""
 
 
 class NamedRun(NamedTuple):
@@ -74,6 +76,21 @@ def remove(within: Context) -> Context:
         if baggage.get_baggage(name, within) is not None:
             within = baggage.remove_baggage(name, within)
     return within
+
+
+def in_header(header: str, named: NamedRun | None) -> str:
+    """The field ``baggage`` with this run in place of any other; what else is in there stays, as long as there is room.
+
+    A run that a header cannot carry is left out.
+    """
+    ours = [] if named is None or not fits(named) else [(semconv.FLOW_SLUG, named.flow_key), (semconv.RUN_ID, named.run_id)]
+    told = [f"{name}={quote_plus(value)}" for name, value in ours]
+    kept = [
+        member for member in header.split(",") if member.partition("=")[0].strip() not in (semconv.FLOW_SLUG, semconv.RUN_ID)
+    ]
+    # OpenTelemetry refuses a longer field as a whole, and of many members it takes the first.
+    whole = ",".join([*told, *filter(str.strip, kept)])
+    return whole if len(whole) <= MAX_HEADER_BYTES else ",".join(told)
 
 
 def fits(named: NamedRun) -> bool:

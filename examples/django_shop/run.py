@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, keeps, staged, tool  # noqa: E402
+from harness import Stage, call, free_port, keeps, staged, tool, trace_ids  # noqa: E402
 
 STEPS = ("validate-cart", "reserve-stock", "charge-card", "create-order", "send-receipt-email")
 ARTICLES = [{"model": "shop.article", "pk": 1, "fields": {"name": "moka-pot", "price": 39, "in_stock": 10}}]
@@ -36,8 +36,9 @@ def shop(stage: Stage) -> str:
         if done.wait(timeout=60):
             raise subprocess.CalledProcessError(done.returncode, command, stage.log("manage").read_text())
     port = free_port()
-    command = [tool("gunicorn"), "shop.wsgi", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
-    stage.process("shop", command, port=port, DATABASE=database)
+    command = [tool("opentelemetry-instrument"), tool("gunicorn"), "shop.wsgi", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
+    env = {"DATABASE": database, "DJANGO_SETTINGS_MODULE": "shop.settings", "OTEL_TRACES_EXPORTER": "none"}
+    stage.process("shop", command, port=port, **env)
     return f"http://127.0.0.1:{port}"
 
 
@@ -51,7 +52,9 @@ def main() -> int:
         _, stock = call("GET", f"{address}/stock")
         print(f"GET /stock  {stock.decode()}", flush=True)
         good = stage.until("checkout", EXPECTED) and json.loads(stock) == {"moka-pot": 8}
-        print(f"\n{'As it was done.' if good else 'Not as it was done.'}", flush=True)
+        traces = [len(trace_ids(stage.run("checkout", run_id))) for run_id in EXPECTED]
+        good = good and traces == [1, 1, 1]
+        print(f"\nTraces of each run: {traces}. {'As it was done.' if good else 'Not as it was done.'}", flush=True)
         if keep:
             stage.stay()
     return 0 if good else 1

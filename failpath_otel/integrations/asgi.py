@@ -9,6 +9,7 @@ from typing import Any
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf
+from failpath_otel.run import Run
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -59,12 +60,22 @@ class FailpathMiddleware:
         if scope.get("type") == "lifespan":
             await self._app(scope, receive, self._flushing(send))
             return
-        run = self._choose(_request(scope)) if scope.get("type") == "http" else None
+        run = self._begin(scope) if scope.get("type") == "http" else None
         if run is None:
             await self._app(scope, receive, send)
             return
         with run:
             await self._app(scope, receive, send)
+
+    def _begin(self, scope: Scope) -> Run[Any] | None:
+        request = _request(scope)
+        run = self._choose(request)
+        baggage = self._choose.baggage_within(request, run)
+        if baggage is not None:
+            others = [(key, value) for key, value in scope.get("headers", ()) if key.lower() != b"baggage"]
+            # Not in a copy of the scope: middlewares around this one read there what the router finds.
+            scope["headers"] = [*others, (b"baggage", baggage.encode("latin-1"))]
+        return run
 
     def _flushing(self, send: Send) -> Send:
         async def flush_and_send(message: MutableMapping[str, Any]) -> None:

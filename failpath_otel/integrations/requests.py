@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from opentelemetry import trace
+
+from failpath_otel.baggage import NamedRun, in_header
 from failpath_otel.carrier import unpack
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
@@ -59,6 +62,20 @@ class RunChooser(Generic[R]):
         except Exception:
             warn_once("middleware", "the run of a request could not be found; it is served without one", exc_info=True)
             return None
+
+    def baggage_within(self, request: Request[R], run: Run[Any] | None) -> str | None:
+        """What the field ``baggage`` has to be for the application, ``None`` where it can stay as it is.
+
+        Where the server is not instrumented outside of us, it may be within: that of Flask and Django begins with what the
+        headers say and nothing else, so that neither our context nor our refusal of a caller's run would outlast it.
+        """
+        if trace.get_current_span() is not trace.INVALID_SPAN:
+            return None
+        header = request.header("baggage")
+        if run is not None:
+            named = NamedRun(run.flow_key, run.run_id) if run.recorder.propagates else None
+            return in_header(header or "", named)
+        return None if header is None or self._accept_incoming else in_header(header, None)
 
     def _choose(self, request: Request[R]) -> Run[Any] | None:
         if self._accept_incoming and (incoming := self._incoming(request)) is not None:

@@ -44,7 +44,11 @@ class FailpathMiddleware:
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Serves one request."""
-        run = self._choose(_request(environ))
+        request = _request(environ)
+        run = self._choose(request)
+        baggage = self._choose.baggage_within(request, run)
+        if baggage is not None:
+            environ["HTTP_BAGGAGE"] = baggage
         if run is None:
             return self._app(environ, start_response)
         with run:

@@ -19,7 +19,7 @@ NEEDS = {
     "fastapi_existing_traces": ["sqlalchemy", "opentelemetry.distro", "opentelemetry.instrumentation.httpx"],
     "mixed_traces": ["uvicorn"],
     "celery_worker": ["celery", "redis", "fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.celery"],
-    "django_shop": ["django", "gunicorn"],
+    "django_shop": ["django", "gunicorn", "opentelemetry.distro", "opentelemetry.instrumentation.django"],
     "serverless_handler": ["uvicorn"],
     "two_services": ["fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.fastapi"],
 }
