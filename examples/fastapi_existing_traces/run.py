@@ -14,7 +14,7 @@ CARDS = {"req_1": "visa", "req_2": "declined"}
 # By the card, for run ids are trace ids where only rules speak.
 BY_RULES = {
     "visa": {"charge-card": "success", "create-order": "success"},
-    "declined": {"charge-card": "error", "create-order": "error"},
+    "declined": {"charge-card": "error", "create-order": "missing"},
 }
 BY_STEPS = {
     "req_1": {"charge-card": "success", "create-order": "success"},
