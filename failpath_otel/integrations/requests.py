@@ -69,6 +69,13 @@ class RunChooser(Generic[R]):
         Where the server is not instrumented outside of us, it may be within: that of Flask and Django begins with what the
         headers say and nothing else, so that neither our context nor our refusal of a caller's run would outlast it.
         """
+        try:
+            return self._baggage_within(request, run)
+        except Exception:
+            warn_once("middleware-baggage", "the baggage of a request could not be changed", exc_info=True)
+            return None
+
+    def _baggage_within(self, request: Request[R], run: Run[Any] | None) -> str | None:
         if trace.get_current_span() is not trace.INVALID_SPAN:
             return None
         header = request.header("baggage")
