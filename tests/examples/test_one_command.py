@@ -16,7 +16,11 @@ from support.markdown import blocks
 SECONDS = 110
 
 NEEDS = {
-    "fastapi_existing_traces": ["sqlalchemy", "opentelemetry.distro", "opentelemetry.instrumentation.httpx"],
+    "fastapi_existing_traces": [
+        "opentelemetry.distro",
+        "opentelemetry.instrumentation.httpx",
+        "opentelemetry.instrumentation.sqlalchemy",
+    ],
     "mixed_traces": ["uvicorn"],
     "celery_worker": ["celery", "redis", "fastapi", "httpx", "opentelemetry.distro", "opentelemetry.instrumentation.celery"],
     "django_shop": ["django", "gunicorn", "opentelemetry.distro", "opentelemetry.instrumentation.django"],
