@@ -126,7 +126,7 @@ pins: $(BASE) ## Renews the pinned versions in constraints/
 
 .PHONY: docs
 docs: .venv-docs/.stamp ## Builds the documentation's site into build/site; a warning is an error
-	@.venv-docs/bin/mkdocs build --quiet --strict --site-dir build/site
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict --site-dir build/site
 
 .PHONY: clean
 clean: ## Removes everything that was made
