@@ -8,7 +8,7 @@ from typing import Any
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
-from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf
+from failpath_otel.integrations.requests import FlowOf, NoRun, Request, RunChooser, RunIdOf
 from failpath_otel.run import Run
 
 Scope = MutableMapping[str, Any]
@@ -67,7 +67,7 @@ class FailpathMiddleware:
         with run:
             await self._app(scope, receive, send)
 
-    def _begin(self, scope: Scope) -> Run[Any] | None:
+    def _begin(self, scope: Scope) -> Run[Any] | NoRun | None:
         request = _request(scope)
         run = self._choose(request)
         baggage = self._choose.baggage_within(request, run)

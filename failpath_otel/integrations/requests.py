@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
+from contextvars import Token
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace
+from opentelemetry.context import Context
 
-from failpath_otel.baggage import NamedRun, in_header
+from failpath_otel.baggage import NamedRun, in_header, remove
 from failpath_otel.carrier import unpack
 from failpath_otel.client import FailpathClient
+from failpath_otel.context import detach
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.notices import warn_once
@@ -38,6 +42,19 @@ class Request(Generic[R]):
     header: Callable[[str], str | None]
 
 
+class NoRun:
+    """A request that is to be of no run, whatever its caller says: within ``with``, the caller's is not in the baggage."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Token[Context]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(otel_context.attach(remove(otel_context.get_current())))
+
+    def __exit__(self, *of_exception: object) -> None:
+        detach(self._tokens.pop())
+
+
 class RunChooser(Generic[R]):
     """Gives the run of a request, or ``None`` for one that belongs to no flow. Never raises after construction.
 
@@ -55,15 +72,16 @@ class RunChooser(Generic[R]):
         self._run_id = run_id
         self._accept_incoming = accept_incoming
 
-    def __call__(self, request: Request[R]) -> Run[Any] | None:
+    def __call__(self, request: Request[R]) -> Run[Any] | NoRun | None:
         """The run of ``request``: the caller's, where there is one and it is accepted, else one of the flow that fits."""
+        run = None
         try:
-            return self._choose(request)
+            run = self._choose(request)
         except Exception:
             warn_once("middleware", "the run of a request could not be found; it is served without one", exc_info=True)
-            return None
+        return NoRun() if run is None and not self._accept_incoming else run
 
-    def baggage_within(self, request: Request[R], run: Run[Any] | None) -> str | None:
+    def baggage_within(self, request: Request[R], run: Run[Any] | NoRun | None) -> str | None:
         """What the field ``baggage`` has to be for the application, ``None`` where it can stay as it is.
 
         Where the server is not instrumented outside of us, it may be within: that of Flask and Django begins with what the
@@ -75,14 +93,14 @@ class RunChooser(Generic[R]):
             warn_once("middleware-baggage", "the baggage of a request could not be changed", exc_info=True)
             return None
 
-    def _baggage_within(self, request: Request[R], run: Run[Any] | None) -> str | None:
+    def _baggage_within(self, request: Request[R], run: Run[Any] | NoRun | None) -> str | None:
         if trace.get_current_span() is not trace.INVALID_SPAN:
             return None
         header = request.header("baggage")
-        if run is not None:
+        if isinstance(run, Run):
             named = NamedRun(run.flow_key, run.run_id) if run.recorder.propagates else None
             return in_header(header or "", named)
-        return None if header is None or self._accept_incoming else in_header(header, None)
+        return None if header is None or run is None else in_header(header, None)
 
     def _choose(self, request: Request[R]) -> Run[Any] | None:
         if self._accept_incoming and (incoming := self._incoming(request)) is not None:

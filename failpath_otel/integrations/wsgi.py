@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from failpath_otel.client import FailpathClient
-from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf
+from failpath_otel.integrations.requests import FlowOf, NoRun, Request, RunChooser, RunIdOf
 from failpath_otel.run import Run
 
 Environ = dict[str, Any]
@@ -62,7 +62,7 @@ class FailpathMiddleware:
 class _Streamed:
     """A body that is made while it is sent, each part of it within the run."""
 
-    def __init__(self, run: Run[Any], body: Iterable[bytes]) -> None:
+    def __init__(self, run: Run[Any] | NoRun, body: Iterable[bytes]) -> None:
         self._run = run
         self._body = body
         self._parts: Iterator[bytes] | None = None

@@ -171,6 +171,32 @@ def test_at_the_edge_a_callers_run_is_not_believed(client: RecordingClient, serv
     assert run.run_id == "ours"
 
 
+def test_at_the_edge_a_request_without_a_flow_is_not_of_the_callers_run_either(client: RecordingClient, serving: Any) -> None:
+    from opentelemetry.propagate import extract
+
+    seen: list[object] = []
+
+    class Looking(serving):
+        def __init__(self) -> None:
+            super().__init__(client, flow={"/other": "checkout"}, accept_incoming=False)
+
+            # What a span processor, or a client of another service, would go by.
+            class Served(list[Any]):
+                def append(self, item: Any, /) -> None:
+                    seen.append(client.current_run())
+                    super().append(item)
+
+            self.served = Served()
+
+    token = otel_context.attach(extract(CALLER))
+    try:
+        assert Looking()(headers=CALLER) is None
+        assert set(seen) == {None}
+        assert client.current_run() is not None, "outside of the request all is as it was"
+    finally:
+        otel_context.detach(token)
+
+
 def test_hostile_baggage_leaves_the_request_with_a_run_of_our_own(client: RecordingClient, serving: Any) -> None:
     baggage = {"baggage": "failpath.flow.slug=checkout,failpath.run.id=a%00"}
     assert serving(client, flow="checkout")(headers={**baggage, "x-request-id": "ours"}).run_id == "ours"
