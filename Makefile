@@ -126,7 +126,8 @@ pins: $(BASE) ## Renews the pinned versions in constraints/
 
 .PHONY: docs
 docs: .venv-docs/.stamp ## Builds the documentation's site into build/site; a warning is an error
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict --site-dir build/site
+	@# Not --quiet: --strict counts the warnings that are logged, and finds none then.
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --site-dir build/site
 
 .PHONY: clean
 clean: ## Removes everything that was made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import http.client
 import importlib.util
 import json
@@ -269,6 +270,20 @@ def test_every_decision_and_document_is_linked() -> None:
     assert decisions <= set(links(index))
     readme = set(links(ROOT / "README.md"))
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= readme
+
+
+def test_the_messages_that_troubleshooting_explains_are_those_of_the_client() -> None:
+    said = [
+        node.value
+        for source in (ROOT / "failpath_otel").rglob("*.py")
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    explained = [row[0].strip("`") for row in table(ROOT / "docs" / "troubleshooting.md", "## The client logs or counts drops")]
+    assert explained
+    for message in explained:
+        parts = ".*".join(re.escape(part.strip()) for part in message.split("…"))
+        assert any(re.search(parts, text) for text in said), message
 
 
 def test_the_changelog_tells_of_this_version() -> None:
