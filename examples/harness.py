@@ -112,6 +112,13 @@ class Stage:
                 print(f"--- {log.name}\n{log.read_text()[-2000:]}", file=sys.stderr)
         return known
 
+    def end(self, *, good: bool, keep: bool, said: str = "") -> int:
+        """Says whether all is as it was done, stays if it is to be kept; gives the exit code."""
+        print(f"\n{said}{'As it was done.' if good else 'Not as it was done.'}", flush=True)
+        if keep:
+            self.stay()
+        return 0 if good else 1
+
     def stay(self) -> None:
         """Until Ctrl-C."""
         print(f"\nThe page: {self.server}  (Ctrl-C ends it)", flush=True)

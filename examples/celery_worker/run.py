@@ -86,10 +86,7 @@ def main() -> int:
         good = within(lambda: [attempts(stage, run_id) for run_id in EXPECTED] == ATTEMPTS) and good
         print(f"\nAttempts at call-courier: {[attempts(stage, run_id) for run_id in EXPECTED]}")
         good = one_trace(stage, traces, "req_1") and good
-        print(f"\n{'As it was done.' if good else 'Not as it was done.'}", flush=True)
-        if keep:
-            stage.stay()
-    return 0 if good else 1
+        return stage.end(good=good, keep=keep)
 
 
 if __name__ == "__main__":

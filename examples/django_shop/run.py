@@ -54,10 +54,7 @@ def main() -> int:
         good = stage.until("checkout", EXPECTED) and json.loads(stock) == {"moka-pot": 8}
         traces = [len(trace_ids(stage.run("checkout", run_id))) for run_id in EXPECTED]
         good = good and traces == [1, 1, 1]
-        print(f"\nTraces of each run: {traces}. {'As it was done.' if good else 'Not as it was done.'}", flush=True)
-        if keep:
-            stage.stay()
-    return 0 if good else 1
+        return stage.end(good=good, keep=keep, said=f"Traces of each run: {traces}. ")
 
 
 if __name__ == "__main__":

@@ -56,10 +56,7 @@ def main() -> int:
         print(flush=True)
         order(stage, "with_steps", payments)
         good = stage.until("checkout", BY_STEPS) and good
-        print(f"\n{'As it was done.' if good else 'Not as it was done.'}", flush=True)
-        if keep:
-            stage.stay()
-    return 0 if good else 1
+        return stage.end(good=good, keep=keep)
 
 
 if __name__ == "__main__":

@@ -47,13 +47,11 @@ def main() -> int:
             print(f"\n{run_id}, traces: {len(linked)}")
             for address in linked:
                 print("\n".join(f"  {line}" for line in call("GET", address)[1].decode().splitlines()))
-        print(f"\n{'As it was done.' if good else 'Not as it was done.'}", flush=True)
         if keep:
             for address in views(stage, traces, "monday"):
                 print(address)
                 webbrowser.open(address)
-            stage.stay()
-    return 0 if good else 1
+        return stage.end(good=good, keep=keep)
 
 
 if __name__ == "__main__":

@@ -79,10 +79,7 @@ def main() -> int:
             in_time.append(function.invoke("photo_4", 0, deadline_millis=10_000))
             print("\nWhat the server knows, with the function frozen since:", flush=True)
             good = stage.until("photo-upload", EXPECTED) and all(in_time) and waited == function.waits() == FLUSH_WAITS
-            print(f"\nIn time: {in_time}. {'As it was done.' if good else 'Not as it was done.'}", flush=True)
-            if keep:
-                stage.stay()
-    return 0 if good else 1
+            return stage.end(good=good, keep=keep, said=f"In time: {in_time}. ")
 
 
 if __name__ == "__main__":
