@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, keeps, staged, tool, trace_ids, within  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids, within  # noqa: E402
 from traces import Traces, taking_traces  # noqa: E402
 
 NO_REDIS = "There is no redis-server: tools/redis.sh installs it as root, or FAILPATH_REDIS names one"
@@ -74,7 +74,7 @@ def main() -> int:
         return 2
     options = ("--flows", str(HERE / ".failpath" / "flows.json"))
     with taking_traces() as traces, staged(HERE, *options, "--trace-url", traces.template()) as stage:
-        env = {**traces.environ(), "BROKER_URL": broker(stage, program)}
+        env = {**traces.environ(), **instruments("celery", "fastapi", "httpx"), "BROKER_URL": broker(stage, program)}
         worker(stage, **env)
         shop = service(stage, "shop", **env, PAYMENTS_URL=service(stage, "payments", **env))
         for run_id, address in ORDERS.items():

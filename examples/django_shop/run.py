@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, keeps, staged, tool, trace_ids  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids  # noqa: E402
 
 STEPS = ("validate-cart", "reserve-stock", "charge-card", "create-order", "send-receipt-email")
 ARTICLES = [{"model": "shop.article", "pk": 1, "fields": {"name": "moka-pot", "price": 39, "in_stock": 10}}]
@@ -38,7 +38,7 @@ def shop(stage: Stage) -> str:
     port = free_port()
     command = [tool("opentelemetry-instrument"), tool("gunicorn"), "shop.wsgi", "--workers", "2", "--bind", f"127.0.0.1:{port}"]
     env = {"DATABASE": database, "DJANGO_SETTINGS_MODULE": "shop.settings", "OTEL_TRACES_EXPORTER": "none"}
-    stage.process("shop", command, port=port, **env)
+    stage.process("shop", command, port=port, **env, **instruments("django"))
     return f"http://127.0.0.1:{port}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, get, keeps, staged, tool, within  # noqa: E402
+from harness import Stage, call, free_port, get, instruments, keeps, staged, tool, within  # noqa: E402
 
 CARDS = {"req_1": "visa", "req_2": "declined"}
 # By the card, for run ids are trace ids where only rules speak.
@@ -35,6 +35,7 @@ def order(stage: Stage, name: str, payments: str) -> None:
         name,
         tool("opentelemetry-instrument"),
         OTEL_TRACES_EXPORTER="none",
+        **instruments("fastapi", "httpx", "sqlalchemy"),
         PAYMENTS_URL=payments,
         ORDERS_DB=str(stage.folder / f"{name}.db"),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, keeps, staged, tool, trace_ids  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids  # noqa: E402
 
 EXPECTED = {
     "req_1": {"validate-cart": "success", "reserve-stock": "success", "pick-parcel": "success", "charge-card": "success"},
@@ -19,7 +19,7 @@ EXPECTED = {
 def service(stage: Stage, name: str, **env: str) -> str:
     port = free_port()
     command = [tool("opentelemetry-instrument"), tool("uvicorn"), f"{name}:app", "--port", str(port)]
-    stage.process(name, command, port=port, OTEL_TRACES_EXPORTER="none", **env)
+    stage.process(name, command, port=port, OTEL_TRACES_EXPORTER="none", **instruments("fastapi", "httpx"), **env)
     return f"http://127.0.0.1:{port}"
 
 
