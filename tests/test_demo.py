@@ -134,14 +134,14 @@ def test_on_a_terminal_it_stays_until_interrupted_and_leaves_no_process(tmp_path
 
 @pytest.mark.slow
 def test_killed_demo_leaves_no_orphan(staying: Staying) -> None:
-    wait_for(lambda: len(staying.addresses) == 2)
+    wait_for(lambda: len(staying.addresses) == 2, 90)
     staying.process.kill()
     wait_for(lambda: not any(listens(address) for address in staying.addresses), 20)
 
 
 @pytest.mark.slow
 def test_termination_ends_the_children_too(staying: Staying) -> None:
-    wait_for(lambda: staying.addresses)
+    wait_for(lambda: staying.addresses, 90)
     staying.process.terminate()
     assert staying.process.wait(timeout=20) == 128 + signal.SIGTERM
     assert "Traceback" not in staying.output

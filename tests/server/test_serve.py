@@ -83,11 +83,14 @@ def test_flows_and_database_are_found_upward(tmp_path, start_server):
 def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     flows = tmp_path / "f.json"
     flows.write_text('{"flows":[{"slug":"given","nodes":[]}]}')
+    rules = tmp_path / "r.json"
+    rules.write_text('{"version":1,"rules":[{"name":"pay","flow":"checkout","step":"charge-card","run":["trace"]}]}')
     env = {
         "FAILPATH_HOST": "localhost",
         "FAILPATH_GRPC_PORT": "0",
         "FAILPATH_DB": str(tmp_path / "given.db"),
         "FAILPATH_FLOWS": str(flows),
+        "FAILPATH_RULES": str(rules),
         "FAILPATH_STUCK_AFTER": "0.05",
         "FAILPATH_RETAIN": "4w",
         "FAILPATH_MAX_SIZE": "1GB",
@@ -104,7 +107,11 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
         assert [flow["slug"] for flow in reply.json["flows"]] == ["given"]
     server.headers = {"Authorization": "Bearer k3y"}
     assert server.send_events(event("env", status="running")).status == 202
+    times = {"startTimeUnixNano": "1700000000000000000", "endTimeUnixNano": "1700000001000000000"}
+    pay = {"name": "pay", "traceId": "1" * 32, "spanId": "2" * 16, "kind": 1, **times}
+    assert server.post("/v1/traces", {"resourceSpans": [{"scopeSpans": [{"spans": [pay]}]}]}).json == {}
     server.headers = {"Authorization": "Bearer t0ken"}
+    assert server.get("/api/run", flow="checkout", run_id="1" * 32).status == 200
     until(lambda: server.get("/api/run", flow="checkout", run_id="env").json["stuck"])
     about = server.get("/api/about").json
     assert (about["traceUrl"], about["stuckAfterSeconds"]) == (env["FAILPATH_TRACE_URL"], 0.05)
@@ -113,7 +120,7 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
         pass
     declared = {option.envvar for option in cli.get_command(None, "serve").params}  # type: ignore[arg-type,union-attr]
     assert declared == {*env, "FAILPATH_PORT", "FAILPATH_NO_STORE"}
-    assert [request.headers["authorization"] for request in sink.requests] == ["Bearer fp_project_1"]
+    assert [request.headers["authorization"] for request in sink.requests] == ["Bearer fp_project_1"] * 2
 
 
 def test_a_server_without_a_store_is_had_by_the_environment_alone(tmp_path, start_server, sink):
