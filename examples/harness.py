@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Stage:
         self.server = ""
 
     def __enter__(self) -> Stage:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the others are ended then, too
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
         return self
 
