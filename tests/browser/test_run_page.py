@@ -250,6 +250,7 @@ def test_steps_that_succeeded_can_be_hidden_where_there_are_many(visit: Open, ap
     assert here.address() == "/run?flow=chain&run_id=long&hide=success"
     tab.reload()
     expect(tab.locator(".waterfall-row")).to_have_count(1)
+    tab.locator(".live-mark.is-live").wait_for()  # by then the page listens to keys
     tab.keyboard.press("h")
     expect(tab.locator(".waterfall-row")).to_have_count(12)
 
