@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from support.http_sink import HttpSink, Request, always, reset
 
-from failpath_otel import FailpathClient
+from failpath_otel import FailpathClient, StepEvent
 
 Client = Callable[..., FailpathClient]
 PHASE_SECONDS = 1.0
@@ -70,19 +70,29 @@ def test_every_event_is_stored_exactly_once(sink: HttpSink, client: Client, deli
 
 
 def test_with_a_small_queue_outcomes_survive_and_every_event_is_accounted_for(sink: HttpSink, client: Client) -> None:
-    sink.stop()
-    dropped: list[str] = []
-    failpath = client(endpoint=sink.url, max_queue_size=1000, on_drop=lambda event, reason: dropped.append(reason))
+    # What is in flight counts and cannot be taken back: the queue is to fill up while nothing is, in the pause asked for.
+    sink.answer = always(503, Retry_After="3")
+    failed = threading.Event()
+    dropped: list[StepEvent] = []
+    failpath = client(
+        endpoint=sink.url,
+        max_queue_size=1000,
+        on_drop=lambda event, reason: dropped.append(event),
+        on_error=lambda error: failed.set(),
+    )
     run = failpath.run("checkout", "r1")
-    for number in range(900):
+    run.step("step-0", lambda: None)
+    assert failed.wait(20)
+    for number in range(1, 900):
         run.step(f"step-{number}", lambda: None)
-    sink.start()
+    sink.answer = None
     result = failpath.flush(60_000)
     assert result.recorded == 1800
     assert result.sent == len(sink.stored) == 1000
-    # A start that comes while the queue holds nothing but outcomes and what is in flight goes by itself, as any would.
-    assert result.dropped.keys() <= {"superseded", "queue_full"}
-    assert sum(result.dropped.values()) == len(dropped) == 800
+    assert result.dropped == {"superseded": 800}
+    assert len(dropped) == 800
+    assert {event.status for event in dropped} == {"running"}
+    assert len({event.event_id for event in dropped} | sink.stored.keys()) == 1800, "each event was sent or told as dropped"
     outcomes = [event for event in sink.events if event["status"] == "success"]
     assert len(outcomes) == 900
     assert all("startedAt" in event for event in outcomes)
