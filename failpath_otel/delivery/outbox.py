@@ -109,10 +109,12 @@ class Outbox:
             self._queue.replace(number, event)
 
     def give_back(self) -> None:
-        """What was taken waits again."""
+        """What was taken waits again, but for what has to go for outcomes that came meanwhile."""
+        drops: list[Dropped] = []
         with self._lock:
-            self._queue.give_back()
+            self._give_back(drops)
         self._wake_waiters()
+        self._tell(drops)
 
     def settle(self, sent: Iterable[int], dropped: Iterable[int] = (), reason: DropReason = "rejected") -> None:
         """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
@@ -122,8 +124,7 @@ class Outbox:
             for number in dropped:
                 if (event := self._queue.remove(number)) is not None:
                     self._count(event, reason, drops)
-            self._queue.give_back()
-            self.queued = len(self._queue)
+            self._give_back(drops)
         self._wake_waiters()
         self._tell(drops)
 
@@ -175,6 +176,11 @@ class Outbox:
             dropped = (event, self.refuse)
         if dropped is not None:
             self._count(*dropped, drops)
+
+    def _give_back(self, drops: list[Dropped]) -> None:
+        for dropped in self._queue.give_back():
+            self._count(*dropped, drops)
+        self.queued = len(self._queue)
 
     def _count(self, event: StepEvent, reason: DropReason, drops: list[Dropped]) -> None:
         self._dropped[reason] += 1

@@ -22,6 +22,10 @@ class EventQueue:
     incoming ``running``, or, for an incoming outcome, the newest queued ``running``; outcomes go last. Every operation takes
     constant time, so that an outage does not slow the application down. While nothing has to be dropped, which is nearly
     always, the queue is a mere list: who matters least is found out when it is first full, in one pass.
+
+    What is in flight cannot be taken back, so an outcome that finds nothing but a ``running`` in flight to go for it is let in
+    above the bound, and that one goes when its batch is given back (docs/decisions/0014). The queue is never longer than the
+    bound and the ``running`` in flight together.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -54,8 +58,9 @@ class EventQueue:
         """Adds an event; returns the one that was dropped for it, which may be itself."""
         dropped = None
         if len(self) >= self._capacity:
-            dropped = self._make_room(event)
-            if dropped is None:
+            rank = self._ranked()
+            dropped = self._evict(rank.least(event, self._taken_through))
+            if dropped is None and not (event.is_outcome and len(self) - self._capacity < rank.running_in_flight):
                 # It gets no number: a place for each event that is dropped would grow for as long as an outage lasts.
                 return event, "queue_full"
         self._events.append(event)
@@ -83,14 +88,21 @@ class EventQueue:
         if taken:
             self._taken_through = taken[-1][0]
             if self._rank is not None:
-                self._rank.take(number for number, _ in taken)
+                self._rank.take(taken)
         return taken
 
-    def give_back(self) -> None:
-        """What was taken and not removed waits again, and may be dropped for something that matters more."""
+    def give_back(self) -> list[Dropped]:
+        """What was taken and not removed waits again, and may be dropped for something that matters more.
+
+        Returns what is dropped at once, for outcomes that were let in above the bound.
+        """
         self._taken_through = 0
-        if self._rank is not None:
-            self._rank.give_back()
+        if self._rank is None:
+            return []
+        self._rank.give_back()
+        excess = max(0, len(self) - self._capacity)
+        evicted = (self._evict(self._ranked().least(None, 0)) for _ in range(excess))
+        return [dropped for dropped in evicted if dropped is not None]
 
     def replace(self, number: int, event: StepEvent) -> None:
         """Puts another version of an event in its place."""
@@ -146,11 +158,13 @@ class EventQueue:
             head = 0
         self._head = head
 
-    def _make_room(self, incoming: StepEvent) -> Dropped | None:
+    def _ranked(self) -> _Rank:
         if self._rank is None:
             self._rank = _Rank()
             self._rank.add_all(self._numbered(self._head, len(self._events)), self._taken_through)
-        victim = self._rank.least(incoming, self._taken_through)
+        return self._rank
+
+    def _evict(self, victim: tuple[int, DropReason] | None) -> Dropped | None:
         if victim is None:
             return None
         number, reason = victim
@@ -159,17 +173,23 @@ class EventQueue:
 
 
 class _Rank:
-    """Which queued events matter least, by number."""
+    """Which queued events matter least, by number.
+
+    Attributes:
+        running_in_flight: How many ``running`` were taken; what is in flight is settled or given back as a whole.
+    """
 
     def __init__(self) -> None:
         self._running: OrderedDict[_Attempt, int] = OrderedDict()
         self._superseded: OrderedDict[int, None] = OrderedDict()
         self._superseded_in_flight: dict[int, None] = {}
+        self.running_in_flight = 0
 
     def add(self, number: int, event: StepEvent, taken_through: int) -> None:
         attempt = (event.trace_id, event.span_id)
         if event.status == "running":
             self._running[attempt] = number
+            self.running_in_flight += number <= taken_through
         elif (start := self._running.pop(attempt, None)) is not None:
             in_flight = start <= taken_through
             (self._superseded_in_flight if in_flight else self._superseded)[start] = None
@@ -178,13 +198,16 @@ class _Rank:
         for number, event in events:
             self.add(number, event, taken_through)
 
-    def take(self, numbers: Iterable[int]) -> None:
-        for number in numbers if self._superseded else ():
+    def take(self, taken: Iterable[tuple[int, StepEvent]]) -> None:
+        self.running_in_flight = 0  # all that was in flight before is among the oldest, which are taken again
+        for number, event in taken:
+            self.running_in_flight += event.status == "running"
             if number in self._superseded:
                 del self._superseded[number]
                 self._superseded_in_flight[number] = None
 
     def give_back(self) -> None:
+        self.running_in_flight = 0
         self._superseded.update(self._superseded_in_flight)
         self._superseded_in_flight.clear()
 
@@ -196,15 +219,16 @@ class _Rank:
             if self._running.get(attempt) == number:
                 del self._running[attempt]
 
-    def least(self, incoming: StepEvent, taken_through: int) -> tuple[int, DropReason] | None:
-        """What goes for ``incoming``; ``None`` where that is itself what matters least."""
+    def least(self, incoming: StepEvent | None, taken_through: int) -> tuple[int, DropReason] | None:
+        """What goes for ``incoming``, or for an outcome that is in already; ``None`` where nothing matters less."""
         if self._superseded:
             return next(iter(self._superseded)), "superseded"
-        if incoming.status == "running":
-            return None
-        own = self._running.get((incoming.trace_id, incoming.span_id))
-        if own is not None and own > taken_through:
-            return own, "superseded"
+        if incoming is not None:
+            if incoming.status == "running":
+                return None
+            own = self._running.get((incoming.trace_id, incoming.span_id))
+            if own is not None and own > taken_through:
+                return own, "superseded"
         newest = next(reversed(self._running), None)
         if newest is not None and self._running[newest] > taken_through:
             return self._running[newest], "queue_full"

@@ -59,11 +59,29 @@ def test_among_outcomes_alone_the_new_one_is_dropped() -> None:
 
 
 def test_events_in_flight_are_not_dropped() -> None:
-    queue = filled(2, (1, "running"), (2, "running"))
+    queue = filled(2, (1, "skipped"), (2, "success"))
     queue.take(2)
-    assert queue.add(event(1, "success")) == (event(1, "success"), "queue_full")
     assert queue.add(event(3, "error")) == (event(3, "error"), "queue_full")
-    assert queued(queue) == [(1, "running"), (2, "running")]
+    assert queued(queue) == [(1, "skipped"), (2, "success")]
+
+
+def test_an_outcome_is_let_in_above_the_bound_where_only_a_running_event_in_flight_matters_less() -> None:
+    queue = filled(2, (1, "running"), (2, "success"))
+    queue.take(2)
+    assert queue.add(event(1, "success")) is None
+    assert queue.add(event(3, "error")) == (event(3, "error"), "queue_full")
+    assert queue.add(event(4, "running")) == (event(4, "running"), "queue_full")
+    assert queue.remove_all([1, 2]) == 2
+    assert queue.give_back() == []
+    assert queued(queue) == [(1, "success")]
+
+
+def test_what_an_outcome_was_let_in_for_is_dropped_as_soon_as_its_batch_is_given_back() -> None:
+    queue = filled(3, (1, "running"), (2, "running"), (3, "success"))
+    queue.take(3)
+    assert [queue.add(event(number, "error")) for number in (1, 4)] == [None, None]
+    assert queue.give_back() == [(event(1, "running"), "superseded"), (event(2, "running"), "queue_full")]
+    assert queued(queue) == [(3, "success"), (1, "error"), (4, "error")]
 
 
 def test_what_was_given_back_may_be_dropped_again() -> None:
@@ -120,17 +138,25 @@ class QueueMachine(RuleBasedStateMachine):
         incoming = event(number, status)
         if any(queued == incoming for _, queued in self.model):
             return  # the same event of the same attempt does not come twice
+        running_in_flight = sum(e.status == "running" for n, e in self.model if n in self.in_flight)
+        free = [(n, e) for n, e in self.model if n not in self.in_flight]
+        overdrawn = len(self.model) - self.capacity
         dropped = self.queue.add(incoming)
         self.recorded += 1
         self.numbered += dropped is None or dropped[0] is not incoming
-        if len(self.model) < self.capacity:
+        if overdrawn < 0:
             assert dropped is None
             self.model.append((self.numbered, incoming))
             return
-        assert dropped is not None
+        if dropped is None:
+            # Above the bound: an outcome, for a running event in flight, where nothing that waits matters less.
+            assert incoming.is_outcome
+            assert overdrawn < running_in_flight
+            assert not [e for _, e in free if e.status == "running"]
+            self.model.append((self.numbered, incoming))
+            return
         victim, reason = dropped
         self.gone += 1
-        free = [(n, e) for n, e in self.model if n not in self.in_flight]
         outcomes = {e.span_id for _, e in self.model if e.is_outcome} | ({incoming.span_id} if incoming.is_outcome else set())
         superseded = [e for n, e in free if e.status == "running" and self._has_outcome_after(n, e, incoming)]
         if reason == "superseded":
@@ -141,6 +167,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert incoming.is_outcome
             assert victim is incoming
             assert not [e for _, e in free if e.status == "running"]
+            assert overdrawn >= running_in_flight
         if victim is not incoming:
             number_of_victim = next(n for n, e in self.model if e is victim)
             assert number_of_victim not in self.in_flight
@@ -182,12 +209,21 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule()
     def give_back(self) -> None:
-        self.queue.give_back()
         self.in_flight = set()
+        for victim, reason in self.queue.give_back():
+            (number,) = [n for n, e in self.model if e is victim]
+            assert len(self.model) > self.capacity
+            assert victim.status == "running"
+            assert (reason == "superseded") == self._has_outcome_after(number, victim, victim)
+            assert reason == "superseded" or not self._queued_superseded(self.model)
+            self.model = [(n, e) for n, e in self.model if n != number]
+            self.gone += 1
+        assert len(self.model) <= self.capacity
 
     @invariant()
     def holds(self) -> None:
-        assert len(self.queue) == len(self.model) <= self.capacity
+        running_in_flight = sum(e.status == "running" for n, e in self.model if n in self.in_flight)
+        assert len(self.queue) == len(self.model) <= self.capacity + running_in_flight
         assert self.recorded == self.gone + len(self.model)
         assert self.queue.recorded == self.numbered
         assert self.queue.oldest == (self.model[0][0] if self.model else self.numbered + 1)
