@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from failpath_otel.carrier import unpack
 from failpath_otel.config import Options, resolve
 from failpath_otel.context import named_run
 from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
+from failpath_otel.delivery.aside import aside
 from failpath_otel.delivery.opening import open_sink
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.delivery.stand_in import take_over
@@ -340,7 +340,7 @@ class FailpathClient:
 
     async def aflush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
         """`flush` without holding up the event loop."""
-        return await asyncio.to_thread(self.flush, timeout_millis)
+        return await aside(self.flush, timeout_millis)
 
     def stats(self) -> Stats:
         """The counts of this moment, with retries, mask failures and baggage that was not believed."""
@@ -368,7 +368,7 @@ class FailpathClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self.shutdown)
+        await aside(self.shutdown)
 
 
 def _leave_alone(provider: object) -> None:

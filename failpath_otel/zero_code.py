@@ -5,13 +5,17 @@ The provider is set by then where ``opentelemetry-distro`` is installed; one set
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import os
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.config import Options
-from failpath_otel.delivery import Sink
+from failpath_otel.delivery import Sink, process
+from failpath_otel.delivery.aside import aside
 from failpath_otel.delivery.stand_in import StandIn
 from failpath_otel.errors import ConfigError
 from failpath_otel.notices import logger
@@ -40,6 +44,7 @@ def start() -> None:
         return
     try:
         _client = ZeroCodeClient()
+        _await_uvicorn()
     except ConfigError as error:
         logger.error("failpath-otel is off, and the service goes on without it: %s", error)
     except Exception:
@@ -54,3 +59,29 @@ def client() -> FailpathClient | None:
 def is_asked_for(environ: Mapping[str, str]) -> bool:
     """Whether the environment says where events go."""
     return any(environ.get(name, "").strip() for name in ASKED_BY)
+
+
+def _await_uvicorn() -> None:
+    """Has uvicorn's server send what was recorded when it shuts down, once the service imports it."""
+    # It comes with the package whose command starts this; whoever calls `start` otherwise goes without.
+    with contextlib.suppress(ImportError):
+        from wrapt import register_post_import_hook
+
+        register_post_import_hook(_have_uvicorn_flush, "uvicorn.server")
+
+
+def _have_uvicorn_flush(module: Any) -> None:
+    # uvicorn ends by the signal that ended it, past Python's exit handlers, and no middleware of ours is in the application.
+    shutdown = getattr(getattr(module, "Server", None), "shutdown", None)
+    if not inspect.iscoroutinefunction(shutdown):
+        return  # a uvicorn that we do not know
+
+    @functools.wraps(shutdown)
+    async def shut_down_and_flush(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await shutdown(*args, **kwargs)
+        finally:
+            with contextlib.suppress(Exception):  # no thread can be started
+                await aside(process.flush_all)
+
+    module.Server.shutdown = shut_down_and_flush

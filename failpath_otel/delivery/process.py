@@ -9,6 +9,7 @@ import atexit
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 EXIT_TIMEOUT_MILLIS: Final = 3000
@@ -19,6 +20,9 @@ class Watched(Protocol):
 
     def after_fork(self) -> None:
         """Forgets the parent's state."""
+
+    def flush(self, timeout_millis: int) -> object:
+        """Sends what was recorded, within the time."""
 
     def shutdown(self, timeout_millis: int) -> None:
         """Sends what is left, within the time."""
@@ -54,9 +58,20 @@ def finish_in_child() -> None:
 
 def shutdown_all() -> None:
     """Shuts every delivery down, all within one bound."""
+    for delivery, timeout_millis in _within_one_bound():
+        delivery.shutdown(timeout_millis)
+
+
+def flush_all() -> None:
+    """Has every delivery send what was recorded, all within one bound; for an end that does not come to the exit handlers."""
+    for delivery, timeout_millis in _within_one_bound():
+        delivery.flush(timeout_millis)
+
+
+def _within_one_bound() -> Iterator[tuple[Watched, int]]:
     deadline = time.monotonic() + EXIT_TIMEOUT_MILLIS / 1000
     for delivery in list(_watched):
-        delivery.shutdown(max(1, int((deadline - time.monotonic()) * 1000)))
+        yield delivery, max(1, int((deadline - time.monotonic()) * 1000))
 
 
 def _after_fork() -> None:

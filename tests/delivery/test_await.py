@@ -6,12 +6,13 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from support.delivery import ScriptedExporter, event, until
 
-from failpath_otel import DeliveryError, FailpathClient, Run
+from failpath_otel import DeliveryError, FailpathClient, FlushResult, Run
 from failpath_otel.delivery import Delivery
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
 
@@ -289,3 +290,22 @@ def test_aflush_does_not_hold_the_loop_up(client: Client) -> None:
         assert await flushing
 
     asyncio.run(main())
+
+
+def test_aflush_keeps_its_bound_where_the_threads_of_the_loop_are_all_taken(client: Client) -> None:
+    failpath = client(exporter=ScriptedExporter())
+    failpath.run("checkout", "r1").skip("pay")
+    done = threading.Event()
+
+    async def main() -> FlushResult:
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as threads:
+            loop.set_default_executor(threads)
+            hanging = loop.run_in_executor(None, done.wait, 60)
+            try:
+                return await asyncio.wait_for(failpath.aflush(20_000), 30)
+            finally:
+                done.set()
+                await hanging
+
+    assert asyncio.run(main()).sent == 1

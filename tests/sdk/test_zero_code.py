@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
+from support.delivery import event
 from support.tracing import STEP, told
 
 from failpath_otel import FailpathClient, FailpathSpanProcessor, MemoryExporter, zero_code
 from failpath_otel.config import Options
-from failpath_otel.delivery import stand_in
+from failpath_otel.delivery import Delivery, stand_in
 from failpath_otel.testing import RecordingClient
 from failpath_otel.zero_code import ZeroCodeClient
 
@@ -155,3 +159,41 @@ def test_a_processor_that_the_service_adds_takes_spans_too(both: Both) -> None:
     processor.shutdown()
     assert told(exporter.events) == ["charge:running", "charge:success"]
     assert both.told == []
+
+
+class Server:
+    """Shuts down as uvicorn's does."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+
+    async def shutdown(self, sockets: list[object] | None = None) -> object:
+        if self.failure is not None:
+            raise self.failure
+        return sockets
+
+
+@pytest.mark.parametrize("failure", [None, OSError("a socket")])
+def test_when_uvicorn_has_shut_down_every_client_of_the_process_has_sent(failure: Exception | None) -> None:
+    module = SimpleNamespace(Server=type("OfUvicorn", (Server,), {}))
+    zero_code._have_uvicorn_flush(module)
+    exporters = [MemoryExporter(), MemoryExporter()]
+    deliveries = [Delivery(exporter, max_queue_size=10, linger_millis=600_000) for exporter in exporters]
+    try:
+        for delivery in deliveries:
+            delivery.record(event(1))
+        with contextlib.nullcontext() if failure is None else pytest.raises(OSError, match="a socket"):
+            assert asyncio.run(module.Server(failure).shutdown(["a socket"])) == ["a socket"]
+        assert [len(exporter.events) for exporter in exporters] == [1, 1]
+    finally:
+        for delivery in deliveries:
+            delivery.shutdown(0)
+
+
+@pytest.mark.parametrize(
+    "module", [SimpleNamespace(), SimpleNamespace(Server=object), SimpleNamespace(Server=SimpleNamespace(shutdown=print))]
+)
+def test_a_uvicorn_that_is_not_known_is_left_alone(module: SimpleNamespace) -> None:
+    before = getattr(getattr(module, "Server", None), "shutdown", None)
+    zero_code._have_uvicorn_flush(module)
+    assert getattr(getattr(module, "Server", None), "shutdown", None) is before
