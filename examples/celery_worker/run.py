@@ -10,8 +10,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids, within  # noqa: E402
-from traces import Traces, taking_traces  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids, within
+from traces import Traces, taking_traces
 
 NO_REDIS = "There is no redis-server: tools/redis.sh installs it as root, or FAILPATH_REDIS names one"
 SERVICES = {"shop", "payments", "worker"}

@@ -10,7 +10,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids
 
 STEPS = ("validate-cart", "reserve-stock", "charge-card", "create-order", "send-receipt-email")
 ARTICLES = [{"model": "shop.article", "pk": 1, "fields": {"name": "moka-pot", "price": 39, "in_stock": 10}}]

@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, get, instruments, keeps, staged, tool, within  # noqa: E402
+from harness import Stage, call, free_port, get, instruments, keeps, staged, tool, within
 
 CARDS = {"req_1": "visa", "req_2": "declined"}
 # By the card, for run ids are trace ids where only rules speak.

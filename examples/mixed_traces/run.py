@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import END_SECONDS, Stage, call, keeps, staged, trace_ids  # noqa: E402
-from traces import Traces, taking_traces  # noqa: E402
+from harness import END_SECONDS, Stage, call, keeps, staged, trace_ids
+from traces import Traces, taking_traces
 
 FLOW = "nightly-import"
 EXPECTED = {

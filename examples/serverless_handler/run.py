@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, keeps  # noqa: E402
+from harness import Stage, call, free_port, keeps
 
 DONE = {"read-photo": "success", "make-thumbnail": "success", "tell-owner": "success"}
 EXPECTED = {

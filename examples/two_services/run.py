@@ -8,7 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids  # noqa: E402
+from harness import Stage, call, free_port, instruments, keeps, staged, tool, trace_ids
 
 EXPECTED = {
     "req_1": {"validate-cart": "success", "reserve-stock": "success", "pick-parcel": "success", "charge-card": "success"},

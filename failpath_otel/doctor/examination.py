@@ -14,7 +14,7 @@ from failpath_otel.doctor.facts import ProcessFacts
 from failpath_otel.doctor.finding import Diagnosis, Finding, ok
 from failpath_otel.doctor.process import facts_of_process
 from failpath_otel.doctor.reach import Visit, connects, visit_all
-from failpath_otel.doctor.surroundings import judge_processes, judge_proxy
+from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy
 from failpath_otel.doctor.tracing import judge_process
 from failpath_otel.doctor.versions import judge_versions
 from failpath_otel.errors import ConfigError
@@ -61,6 +61,7 @@ def _findings(
             yield judge_proxy(options.endpoint)
     yield from judge_process(facts, app, environ, spans_matter=spans_matter)
     yield from judge_processes(environ, folder)
+    yield from judge_django(environ, folder)
     yield from facts.destinations
     yield from visit_all(visits, deadline)
     yield ok("counts", "of a running process: client.stats(), or failpath_otel.zero_code.client().stats()")

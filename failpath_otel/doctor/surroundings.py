@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from failpath_otel.config import is_loopback
 from failpath_otel.doctor.finding import Finding, ok, warning
+from failpath_otel.doctor.versions import VersionOf, installed
 
 _PRELOAD: Final = re.compile(r"^\s*preload_app\s*=\s*True\b", re.MULTILINE)
 _FREEZING: Final = {
@@ -54,6 +55,24 @@ def _preloads(environ: Mapping[str, str], folder: Path) -> str:
     except OSError:
         return ""
     return "gunicorn.conf.py" if _PRELOAD.search(text) else ""
+
+
+def judge_django(environ: Mapping[str, str], folder: Path, version_of: VersionOf = installed) -> Iterator[Finding]:
+    """Whether Django's instrumentation finds the settings; nothing where this is no Django project."""
+    instrumentation = "opentelemetry-instrumentation-django"
+    disabled = [name.strip() for name in environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")]
+    if not (folder / "manage.py").is_file() or not version_of(instrumentation) or "django" in disabled:
+        return
+    settings = environ.get("DJANGO_SETTINGS_MODULE")
+    if settings:
+        yield ok("django", f"DJANGO_SETTINGS_MODULE is {settings}")
+        return
+    yield warning(
+        "django",
+        f"there is a manage.py and {instrumentation}, but DJANGO_SETTINGS_MODULE is not in the environment",
+        "opentelemetry-instrument configures Django before manage.py or wsgi.py name the settings: it gets empty ones.",
+        "Set DJANGO_SETTINGS_MODULE to the settings that manage.py names.",
+    )
 
 
 def judge_proxy(endpoint: str) -> Finding:

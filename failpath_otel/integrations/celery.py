@@ -64,6 +64,8 @@ class CeleryConnection:
         """Ends the connection; tasks that run now still end as they began."""
         signals.before_task_publish.disconnect(self._publishing)
         signals.task_prerun.disconnect(self._beginning)
+        if _connections.get(self._client) is self:
+            del _connections[self._client]
 
     # Celery logs what a receiver raises, with a traceback for each task. So these raise nothing.
 
@@ -171,6 +173,9 @@ class _Running:
             otel_context.attach(current)
 
 
+_connections: Final[WeakKeyDictionary[FailpathClient, CeleryConnection]] = WeakKeyDictionary()
+
+
 def _connect_last(signal: Any, receiver: Callable[..., None]) -> None:
     if signal.disconnect(receiver):
         signal.connect(receiver, weak=False)
@@ -189,7 +194,10 @@ def connect(
     flows: Mapping[str, str | FlowKey[Any]] | None = None,
     step_key: StepKeyOf | None = None,
 ) -> CeleryConnection:
-    """Lets tasks of every Celery app in this process go on with the run of whoever sends them. Call it once, in both.
+    """Lets tasks of every Celery app in this process go on with the run of whoever sends them. Call it in both.
+
+    Called again with the same client, as where a module is imported twice, it takes the place of the connection before, which
+    is warned of: no step is told twice.
 
     ::
 
@@ -213,4 +221,9 @@ def connect(
         raise ConfigError(f"client must be a FailpathClient, got {client!r}")
     if step_key is not None and not callable(step_key):
         raise ConfigError(f"step_key must be a function of the task, such as lambda task: task.name, got {step_key!r}")
-    return CeleryConnection(client, flows or {}, step_key)
+    before = _connections.pop(client, None)
+    if before is not None:
+        before.disconnect()
+        warn_once("celery-again", "connect() was called again for the same client: the last call counts")
+    connection = _connections[client] = CeleryConnection(client, flows or {}, step_key)
+    return connection

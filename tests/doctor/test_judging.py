@@ -17,7 +17,7 @@ from failpath_otel.doctor.destination import judge_destination
 from failpath_otel.doctor.facts import ProcessFacts, ProcessorFacts
 from failpath_otel.doctor.finding import Finding
 from failpath_otel.doctor.inside import without_secrets
-from failpath_otel.doctor.surroundings import judge_processes, judge_proxy
+from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy
 from failpath_otel.doctor.tracing import judge_process, judge_sampler
 from failpath_otel.doctor.versions import judge_versions, minimums
 from failpath_otel.rules import Attribute, SpanRule, SpanRules
@@ -272,6 +272,24 @@ def test_servers_that_fork_or_freeze_are_known(environ: dict[str, str], level: s
 def test_gunicorns_configuration_is_read(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("workers = 2\npreload_app = True\n")
     assert "gunicorn.conf.py" in one(judge_processes({}, tmp_path)).what
+
+
+@pytest.mark.parametrize(
+    ("environ", "version", "expected"),
+    [
+        ({}, "0.66b1", [("django", "warning")]),
+        ({"DJANGO_SETTINGS_MODULE": "shop.settings"}, "0.66b1", [("django", "ok")]),
+        ({"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": "flask, django"}, "0.66b1", []),
+        ({}, None, []),
+    ],
+    ids=["no settings", "settings", "switched off", "not installed"],
+)
+def test_a_django_project_whose_instrumentation_finds_no_settings_is_told_of(
+    environ: dict[str, str], version: str | None, expected: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    assert levels(judge_django(environ, tmp_path, lambda name: version)) == []
+    (tmp_path / "manage.py").touch()
+    assert levels(judge_django(environ, tmp_path, lambda name: version)) == expected
 
 
 def test_a_proxy_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:

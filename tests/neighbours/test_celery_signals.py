@@ -144,6 +144,28 @@ def test_after_disconnect_tasks_are_none_of_our_business(app: Any, client: Recor
     assert client.events == []
 
 
+@pytest.mark.usefixtures("connection")
+def test_connect_called_again_takes_the_place_of_the_connection_before(
+    app: Any, client: RecordingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.task(name="ship")
+    def ship() -> None:
+        again.append(integration.connect(client, step_key=lambda task: "again"))
+
+    again: list[Any] = []
+    with client.run("checkout", "r1"):
+        ship.delay()
+        ship.delay()
+    for connection in again:
+        connection.disconnect()
+    # The task in which it was called ends as it began; the next one is a step of the last connection alone.
+    assert [(key, status) for _, key, status in told(client)] == [
+        *(("ship", "running"), ("ship", "success")),
+        *(("again", "running"), ("again", "success")),
+    ]
+    assert caplog.text.count("connect() was called again") == 1
+
+
 def test_connect_says_what_it_cannot_use(client: RecordingClient) -> None:
     with pytest.raises(ConfigError, match="client must be a FailpathClient, got 'shop'"):
         integration.connect("shop")
