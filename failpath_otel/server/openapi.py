@@ -12,7 +12,7 @@ from failpath_otel.events.wire import WireEvent
 from failpath_otel.server.intake_rows import AboutRow, IntakeCounts
 from failpath_otel.server.problem import JSON, PROBLEM_JSON, PROTOBUF, ProblemDocument, speaks_otlp
 from failpath_otel.server.receipts import Receipts
-from failpath_otel.server.rows import Change, EventList, FlowDetail, FlowList, RunDetail, RunPage, RunStatus
+from failpath_otel.server.rows import Change, EventList, FlowDetail, FlowList, RunDetail, RunFilterStatus, RunPage
 from failpath_otel.version import VERSION
 
 
@@ -133,7 +133,11 @@ OPERATIONS: Final = (
         RunPage,
         parameters=(
             Parameter("flow", "Only runs of the flow with this slug."),
-            Parameter("status", "Only runs with this status.", schema={"type": "string", "enum": sorted(get_args(RunStatus))}),
+            Parameter(
+                "status",
+                "Only runs with this status; stuck are those that are running with a step that runs for too long.",
+                schema={"type": "string", "enum": sorted(get_args(RunFilterStatus))},
+            ),
             Parameter(
                 "q", "Only runs with this text in their id, in a value of their metadata, or in an error's name or message."
             ),

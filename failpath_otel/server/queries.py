@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, select
@@ -20,15 +20,16 @@ from failpath_otel.server.flow_view import DEFAULT_WINDOW, MAX_WINDOW, flow_deta
 from failpath_otel.server.fold import fold
 from failpath_otel.server.run_rows import Moment, run_row
 from failpath_otel.server.search import RunFilter, find_runs, place_of
+from failpath_otel.server.sifting import Hits, stuck_runs
 from failpath_otel.server.statistics import duration_histograms, step_keys
 from failpath_otel.server.store import Store
 from failpath_otel.server.tables import Found
-from failpath_otel.server.text_search import PHASES, Hits, search_text
+from failpath_otel.server.text_search import PHASES, search_text
 
 __all__ = ["BadQuery", "Queries"]
 
 MAX_LIMIT: Final = 200
-STATUSES: Final = ("success", "error", "running", "incomplete")
+STATUSES: Final[tuple[str, ...]] = get_args(rows.RunFilterStatus)
 _HEALTHY_SECONDS: Final = 1.0
 
 
@@ -93,7 +94,8 @@ class Queries:
 
         Args:
             flow: Only of this flow.
-            status: Only with this status: ``success``, ``error``, ``running`` or ``incomplete``.
+            status: Only with this status: ``success``, ``error``, ``running`` or ``incomplete``; or ``stuck``: running, with a
+                step that runs for too long, looked for in a bounded time as text is.
             q: Only those with this text in their run id, in a value of their metadata, or in the name or message of an error;
                 letters A to Z in any case. Looked for in a bounded time, see `rows.RunPage`.
             limit: At most so many, 1 to 200.
@@ -117,6 +119,8 @@ class Queries:
             wanted = RunFilter(flow_id=flow_id, status=status, since_us=since_us, until_us=until_us)
             if q:
                 hits = search_text(connection, q, wanted, limit, after, moment)
+            elif status == "stuck":
+                hits = stuck_runs(connection, wanted, limit, after, moment)
             else:
                 hits = _newest(connection, wanted, limit, after, moment)
             slugs = _slugs(connection, {run.flow_id for run in hits.runs})

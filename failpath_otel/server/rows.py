@@ -16,6 +16,9 @@ from failpath_otel.events.wire import WireEvent
 RunStatus = Literal["success", "error", "running", "incomplete"]
 """``incomplete``: no step failed or runs, but a declared step never reported and the quiet window is over."""
 
+RunFilterStatus = Literal["success", "error", "running", "stuck", "incomplete"]
+"""What lists of runs can be asked for; ``stuck``: those that are running, with a step that runs for too long."""
+
 StepStatus = Literal["success", "error", "running", "skipped", "missing"]
 """What a step's last attempt says; ``missing`` where a declared step has no attempt."""
 
@@ -121,6 +124,13 @@ class ErrorSummary(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     message: str
 
 
+class StuckStep(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The step of a run that has been stuck for longest, and when its last attempt began."""
+
+    step_key: str
+    started_at: str
+
+
 class RunRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """A run within a list. ``ended_at`` and ``duration_ms`` are null while its status is ``running``."""
 
@@ -133,13 +143,15 @@ class RunRow(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     duration_ms: float | None
     steps: StepCounts
     first_error: ErrorSummary | None
+    stuck_step: StuckStep | None
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
     """Runs, newest first. ``next_cursor`` gives the older ones; null at the end.
 
-    A search for text takes a bounded time and may end before anything, or all, is found. Then ``searched_to`` is the start of
-    the last run that was looked at, and ``next_cursor`` goes on from there; it is null where there is nothing left to look at.
+    A search for text, or for what is stuck, takes a bounded time and may end before anything, or all, is found. Then
+    ``searched_to`` is the start of the last run that was looked at, and ``next_cursor`` goes on from there; it is null where
+    there is nothing left to look at.
     Runs whose id equals or begins with the text come first, whenever they began.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
@@ -42,13 +42,13 @@ class Moment:
         """The run's status now."""
         return run_status(Standing(run.stands), run.last_arrival_us, self.now_us)
 
-    def stuck_steps(self, run: Found) -> AbstractSet[str]:
-        """The steps that have been running for too long, of a run that `learn` was told of."""
+    def stuck_steps(self, run: Found) -> Mapping[str, int]:
+        """The steps that have been running for too long, and since when, of a run that `learn` was told of."""
         if run.running_since is None:
-            return frozenset()
+            return {}
         limits = self._limits[run.flow_id]
         since = _decode_counts(run.running_since)
-        return {key for key, start in since.items() if self.now_us - start > limits.get(key, self.stuck_after_us)}
+        return {key: start for key, start in since.items() if self.now_us - start > limits.get(key, self.stuck_after_us)}
 
 
 def run_row(run: Found, slug: str, declared: AbstractSet[str], moment: Moment) -> rows.RunRow:
@@ -59,16 +59,18 @@ def run_row(run: Found, slug: str, declared: AbstractSet[str], moment: Moment) -
         counts[ORDER[rank]] += 1
     status = moment.status(run)
     ended_us = None if status == "running" else run.ended_us
+    stuck = moment.stuck_steps(run)
     return rows.RunRow(
         flow_key=slug,
         run_id=run.run_key,
         status=status,
-        stuck=bool(moment.stuck_steps(run)),
+        stuck=bool(stuck),
         started_at=format_time(run.started_us * 1000),
         ended_at=time_or_none(ended_us),
         duration_ms=_millis_between(run.started_us, ended_us),
         steps=rows.StepCounts(**counts, missing=len(declared - ranks.keys())),
         first_error=first_error(run),
+        stuck_step=_longest(stuck),
     )
 
 
@@ -110,7 +112,7 @@ class Grid:
             first_error=first_error(run),
         )
 
-    def _cells(self, encoded: str, stuck: AbstractSet[str]) -> list[rows.CellStatus]:
+    def _cells(self, encoded: str, stuck: Mapping[str, int]) -> list[rows.CellStatus]:
         known = None if stuck else self._known.get(encoded)
         if known is not None:
             return known
@@ -125,6 +127,13 @@ class Grid:
         if not stuck:
             self._known[encoded] = cells
         return cells
+
+
+def _longest(stuck: Mapping[str, int]) -> rows.StuckStep | None:
+    if not stuck:
+        return None
+    start_us, key = min((start_us, key) for key, start_us in stuck.items())
+    return rows.StuckStep(step_key=key, started_at=format_time(start_us * 1000))
 
 
 def _millis_between(started_us: int, ended_us: int | None) -> float | None:

@@ -19,7 +19,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Which runs.
 
     Attributes:
-        status: One of the statuses of a run.
+        status: One of the statuses of a run; for ``stuck``, which no column tells, all that may be it are found.
         since_us: Began then or later.
         until_us: Began before.
         after: The last run of the page before.
@@ -77,6 +77,8 @@ def _sides(status: str | None) -> list[tuple[Standing, bool | None]]:
         return [(Standing.ERROR, None)]
     if status == "success":
         return [(Standing.COMPLETE, None)]
+    if status == "stuck":
+        return [(Standing.RUNNING, None)]
     if status == "running":
         return [(Standing.RUNNING, None), (Standing.WAITING, True)]
     if status == "incomplete":

@@ -18,11 +18,10 @@ from sqlalchemy import ColumnElement, Connection, func, or_, select
 from failpath_otel.server import tables
 from failpath_otel.server.cursor import BadQuery, Cursor
 from failpath_otel.server.run_rows import Moment
-from failpath_otel.server.search import Place, RunFilter, find_runs, place_of
+from failpath_otel.server.search import Place, RunFilter, place_of
+from failpath_otel.server.sifting import Bound, Hits, Sieve, go_through, sieve_of
 from failpath_otel.server.tables import Found
 
-SECONDS: Final = 0.06
-"""How long one call looks, about."""
 FEW: Final = 500
 """Up to so many runs whose ids begin with the text are shown before all others; of more, the newest are found soon anyway."""
 MAX_CHARS: Final = 512
@@ -31,21 +30,11 @@ PHASES: Final = "ibe"
 """Of a cursor: within the runs found by their ids (i); among all others, without those whose id begins with the text (b) or
 equals it (e)."""
 
-_FIRST_LOOK: Final = 64  # runs
-_LONGEST_LOOK: Final = 400
 _NEWEST: Final[Place] = (10**18 - 1, 10**18 - 1)
 _AFTER_ALL: Final = "\U0010ffff"
 _FOLD: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 _decode_any: Final = msgspec.json.Decoder().decode
-
-
-class Hits(msgspec.Struct, frozen=True):
-    """What a call found. ``next`` goes on; ``searched_to_us`` is the start up to which runs were gone through, if any were."""
-
-    runs: list[Found]
-    next: Cursor | None
-    searched_to_us: int | None
 
 
 def search_text(
@@ -64,18 +53,27 @@ def search_text(
     """
     if len(text) > MAX_CHARS or "\0" in text:
         raise BadQuery(f"q must be at most {MAX_CHARS} characters without NUL, got {text[:100]!r} of {len(text)}")
-    give_up_at = clock() + SECONDS
+    bound = Bound(clock)
+    status_fits = sieve_of(wanted.status, moment)
     found: list[Found] = []
     if cursor is None or cursor.phase == "i":
         named, excluded = _named(connection, text, wanted.flow_id)
-        fitting = [run for run in named if _fits(run, wanted, moment, cursor)]
+        fitting = [run for run in status_fits(connection, named) if _fits(run, wanted, cursor)]
         if len(fitting) > limit:
             return Hits(fitting[:limit], Cursor(place_of(fitting[limit - 1]), "i"), None)
         found = fitting
         cursor = Cursor(_NEWEST, excluded)
         if len(found) == limit:
             return Hits(found, cursor, None)
-    others, reached = _go_through(connection, _Text(text), wanted, limit - len(found), cursor, moment, (clock, give_up_at))
+    contain = _others(_Text(text), cursor.phase)
+    others, reached = go_through(
+        connection,
+        lambda connection, runs: contain(connection, status_fits(connection, runs)),
+        replace(wanted, after=cursor.place),
+        limit - len(found),
+        moment.now_us,
+        bound,
+    )
     return Hits([*found, *others], None if reached is None else Cursor(reached, cursor.phase), reached and reached[0])
 
 
@@ -93,45 +91,24 @@ def _named(connection: Connection, text: str, flow_id: int | None) -> tuple[list
     return found, phase
 
 
-def _fits(run: Found, wanted: RunFilter, moment: Moment, cursor: Cursor | None) -> bool:
+def _fits(run: Found, wanted: RunFilter, cursor: Cursor | None) -> bool:
     return (
         (cursor is None or place_of(run) < cursor.place)
-        and (wanted.status is None or moment.status(run) == wanted.status)
         and (wanted.since_us is None or run.started_us >= wanted.since_us)
         and (wanted.until_us is None or run.started_us < wanted.until_us)
     )
 
 
-def _go_through(
-    connection: Connection,
-    text: _Text,
-    wanted: RunFilter,
-    limit: int,
-    cursor: Cursor,
-    moment: Moment,
-    bound: tuple[Callable[[], float], float],
-) -> tuple[list[Found], Place | None]:
-    """The next runs that contain the text, and up to which run all were looked at; ``None``: to the last."""
-    clock, give_up_at = bound
-    found: list[Found] = []
-    place, size = cursor.place, _FIRST_LOOK
-    while True:
-        began = clock()
-        looked_at = find_runs(connection, replace(wanted, after=place), size, moment.now_us)
-        for run in text.among(connection, looked_at):
-            if not (run.run_key.startswith(text.plain) if cursor.phase == "b" else run.run_key == text.plain):
-                found.append(run)
-                if len(found) == limit:
-                    return found, place_of(run)
-        if len(looked_at) < size:
-            return found, None
-        place = place_of(looked_at[-1])
-        now = clock()
-        if now >= give_up_at:
-            return found, place
-        # As many as the rest of the time is enough for, at the pace of the last ones.
-        pace = max(now - began, 1e-6) / size
-        size = max(_FIRST_LOOK, min(_LONGEST_LOOK, int((give_up_at - now) / pace)))
+def _others(text: _Text, phase: str) -> Sieve:
+    """Sifts runs that contain the text, without those that were shown before all others for their id."""
+
+    def contain(connection: Connection, runs: Sequence[Found]) -> list[Found]:
+        found = text.among(connection, runs)
+        if phase == "b":
+            return [run for run in found if not run.run_key.startswith(text.plain)]
+        return [run for run in found if run.run_key != text.plain]
+
+    return contain
 
 
 class _Text:
@@ -142,7 +119,7 @@ class _Text:
         self._folded: Final = plain.translate(_FOLD)
         self._within_json: Final = msgspec.json.encode(plain).decode()[1:-1]
 
-    def among(self, connection: Connection, runs: Sequence[Found]) -> Iterable[Found]:
+    def among(self, connection: Connection, runs: Sequence[Found]) -> list[Found]:
         """Those of the runs that contain the text, in their order."""
         told = {run.id for run in runs if self._in(run.run_key) or self._in(run.error_name) or self._in(run.error_message)}
         rest = [run.id for run in runs if run.id not in told]

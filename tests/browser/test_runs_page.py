@@ -51,6 +51,24 @@ def test_each_filter_stands_in_the_address_and_holds_after_a_reload_and_going_ba
     assert here.address() == "/runs?flow=checkout"
 
 
+def test_stuck_runs_are_listed_alone_and_a_run_that_failed_is_not_called_stuck(visit: Open, api: Client) -> None:
+    send(
+        api,
+        *events_of("checkout", "slow", {"validate-cart": "success", "charge-card": "running"}, ago=100),
+        *events_of("checkout", "both", {"charge-card": "error", "reserve-stock": "running"}, ago=100),
+        *events_of("checkout", "quick", {"validate-cart": "running"}, ago=1),
+    )
+    tab = visit().open("/runs")
+    badges = dict(zip(ids(tab), tab.locator(".runs .badge").all_inner_texts(), strict=True))
+    assert badges == {"slow": "stuck", "both": "error", "quick": "running"}
+    tab.get_by_role("button", name="stuck").click()
+    expect(tab.locator(".runs tbody tr")).to_have_count(1)
+    assert ids(tab) == ["slow"]
+    expect(tab.locator(".cell-error")).to_contain_text("charge-card runs since 2")
+    send(api, *events_of("checkout", "slow", {"charge-card": "success"}))
+    expect(tab.locator(".box")).to_contain_text("No run matches this filter")
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [("req_0", ["req_0"]), ("EQ_", ["req_0", "req_1"]), ("gold", ["req_1"]), ("no such card", ["req_0"]), ("nothing", [])],

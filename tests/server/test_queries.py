@@ -161,7 +161,7 @@ def test_filters_hold_together(db):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"status": "failed"}, "status must be one of success, error, running, incomplete, got 'failed'"),
+        ({"status": "failed"}, "status must be one of success, error, running, stuck, incomplete, got 'failed'"),
         ({"limit": 0}, "limit must be from 1 to 200, got 0"),
         ({"limit": 201}, "limit must be from 1 to 200, got 201"),
         ({"cursor": "x"}, "cursor must be a nextCursor of an earlier answer to the same question, got 'x'"),
@@ -231,6 +231,7 @@ def test_stuck_is_shown_in_lists_and_healed_by_a_late_event(db):
                 home.clock.at(seconds)
                 (row,) = home.queries.runs().runs
                 assert (row.stuck, row.status, home.queries.run("checkout", "r1").stuck) == (stuck, "running", stuck)
+                assert (row.stuck_step and row.stuck_step.step_key) == ("a" if stuck else None)
             await home.tell(event("a", "success", 70, span="s", started=0))
             assert not home.queries.runs().runs[0].stuck
 

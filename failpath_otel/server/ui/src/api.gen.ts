@@ -491,8 +491,9 @@ export interface components {
          * RunPage
          * @description Runs, newest first. ``next_cursor`` gives the older ones; null at the end.
          *
-         *         A search for text takes a bounded time and may end before anything, or all, is found. Then ``searched_to`` is the start of
-         *         the last run that was looked at, and ``next_cursor`` goes on from there; it is null where there is nothing left to look at.
+         *         A search for text, or for what is stuck, takes a bounded time and may end before anything, or all, is found. Then
+         *         ``searched_to`` is the start of the last run that was looked at, and ``next_cursor`` goes on from there; it is null where
+         *         there is nothing left to look at.
          *         Runs whose id equals or begins with the text come first, whenever they began.
          */
         RunPage: {
@@ -515,6 +516,15 @@ export interface components {
             durationMs: number | null;
             steps: components["schemas"]["StepCounts"];
             firstError: components["schemas"]["ErrorSummary"] | null;
+            stuckStep: components["schemas"]["StuckStep"] | null;
+        };
+        /**
+         * StuckStep
+         * @description The step of a run that has been stuck for longest, and when its last attempt began.
+         */
+        StuckStep: {
+            stepKey: string;
+            startedAt: string;
         };
         /**
          * RunDetail
@@ -1190,8 +1200,8 @@ export interface operations {
             query?: {
                 /** @description Only runs of the flow with this slug. */
                 flow?: string;
-                /** @description Only runs with this status. */
-                status?: "error" | "incomplete" | "running" | "success";
+                /** @description Only runs with this status; stuck are those that are running with a step that runs for too long. */
+                status?: "error" | "incomplete" | "running" | "stuck" | "success";
                 /** @description Only runs with this text in their id, in a value of their metadata, or in an error's name or message. */
                 q?: string;
                 /** @description Only runs that began then or later: RFC 3339. */

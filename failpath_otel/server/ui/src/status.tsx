@@ -56,8 +56,9 @@ export function Shape({ look, title }: { look: Look; title?: string }): JSX.Elem
   );
 }
 
+/** A run that failed stays one, also where another of its steps is stuck. */
 export function lookOf(row: { status: string; stuck?: boolean }): Look {
-  return row.stuck ? "stuck" : (row.status as Look);
+  return row.stuck && row.status === "running" ? "stuck" : (row.status as Look);
 }
 
 export function Badge({ look }: { look: Look }): JSX.Element {

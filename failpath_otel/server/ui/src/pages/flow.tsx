@@ -9,7 +9,7 @@ import { Begin } from "../parts/begin";
 import { Graph, type GraphNode } from "../parts/graph";
 import { Grid } from "../parts/grid";
 import { Durations } from "../parts/scatter";
-import { Counts, type Look, Shape } from "../status";
+import { Counts, type Look, lookOf, Shape } from "../status";
 import { Ago, count, duration, Id, Moment, percent } from "../text";
 import { changed, link, navigate, place, runLink } from "../url";
 
@@ -195,7 +195,7 @@ function Window({ detail, last, cursor }: Omit<Props, "step">): JSX.Element {
 function Figures({ detail }: { detail: FlowDetail }): JSX.Element {
   const of = (...statuses: string[]) => detail.runs.filter((run) => statuses.includes(run.status)).length;
   const ended = of("success", "error", "incomplete");
-  const stuck = detail.runs.filter((run) => run.stuck).length;
+  const stuck = detail.runs.filter((run) => lookOf(run) === "stuck").length;
   const figures: [string, string, string?][] = [
     ["success", percent(of("success"), ended)],
     ["failed", String(of("error")), of("error") ? "is-error" : ""],

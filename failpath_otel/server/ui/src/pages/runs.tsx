@@ -11,7 +11,7 @@ import { Badge, Counts, lookOf, type Look } from "../status";
 import { count, duration, Id, Moment, plain } from "../text";
 import { changed, link, navigate, runLink } from "../url";
 
-const STATUSES = ["error", "running", "incomplete", "success"] as const;
+const STATUSES = ["error", "running", "stuck", "incomplete", "success"] as const;
 const WITHIN: Record<string, [string, number]> = {
   "15m": ["15 minutes", 15],
   "1h": ["hour", 60],
@@ -36,7 +36,7 @@ export function RunsPage({ params }: { params: URLSearchParams }): JSX.Element {
   const path = usePath(filters);
   const read = useRead<Page>(path, {
     live: (changes) => !filters.cursor && concerns(changes, filters.flow),
-    ages: (page) => page.runs.some((run) => run.status === "running"),
+    ages: (page) => filters.status === "stuck" || page.runs.some((run) => run.status === "running"),
   });
   const filtered = Boolean(filters.flow ?? filters.status ?? filters.q ?? filters.within ?? filters.since ?? filters.until);
   return (
@@ -143,7 +143,9 @@ function FilterForm({ filters, flows, filtered }: { filters: Filters; flows: { s
 }
 
 function Found({ page, path, filters, filtered }: { page: Page; path: string; filters: Filters; filtered: boolean }): JSX.Element {
-  const further = useFurther(path, page, Boolean(filters.q));
+  // What no index tells is looked for by going through the runs.
+  const searching = Boolean(filters.q) || filters.status === "stuck";
+  const further = useFurther(path, page, searching);
   const all = [...page.runs, ...further.runs];
   const { rows, waiting, show } = useStill(all, !filters.cursor);
   useKeys([
@@ -152,7 +154,7 @@ function Found({ page, path, filters, filtered }: { page: Page; path: string; fi
     { keys: "f", does: "Failed runs only, or all", act: () => navigate(changed({ status: filters.status === "error" ? null : "error", cursor: null })) },
   ]);
   const older = further.cursor;
-  if (rows.length === 0 && !further.looking && !(filters.q && older)) {
+  if (rows.length === 0 && !further.looking && !(searching && older)) {
     if (filters.cursor) return <p class="box">There are no older runs.</p>;
     if (filtered)
       return (
@@ -178,13 +180,13 @@ function Found({ page, path, filters, filtered }: { page: Page; path: string; fi
       </p>
       {rows.length > 0 && <Table runs={rows} flow={filters.flow} />}
       <p class="searched" role="status">
-        {filters.q && further.looking && <>Looking further back … </>}
-        {filters.q && further.searchedTo && (
+        {searching && further.looking && <>Looking further back … </>}
+        {searching && further.searchedTo && (
           <>
             Looked at the runs since <Moment time={further.searchedTo} />.{" "}
           </>
         )}
-        {filters.q && older && (
+        {searching && older && (
           <button type="button" class="link" onClick={further.looking ? further.stop : further.go}>
             {further.looking ? "Stop" : "Look further back"}
           </button>
@@ -192,7 +194,7 @@ function Found({ page, path, filters, filtered }: { page: Page; path: string; fi
       </p>
       <nav class="paging" aria-label="Older and newer runs">
         {filters.cursor && <a href={changed({ cursor: null })}>Newest runs</a>}
-        {older && !filters.q && (
+        {older && !searching && (
           <a href={changed({ cursor: older })} rel="next">
             Older runs
           </a>
@@ -286,7 +288,7 @@ function Table({ runs, flow }: { runs: readonly RunRow[]; flow: string | null })
           <th scope="col" role="columnheader">Status</th>
           <th scope="col" role="columnheader">Run</th>
           {!flow && <th scope="col" role="columnheader">Flow</th>}
-          <th scope="col" role="columnheader">First failure</th>
+          <th scope="col" role="columnheader">First failure, or stuck</th>
           <th scope="col" role="columnheader">Steps</th>
           <th scope="col" role="columnheader">Started</th>
           <th scope="col" role="columnheader" class="number">Duration</th>
@@ -334,6 +336,14 @@ function Row({ run, showFlow }: { run: RunRow; showFlow: boolean }): JSX.Element
                 : <Id text={error.message} />
               </>
             )}
+          </span>
+        )}
+        {!error && run.stuckStep && (
+          <span class="clamp">
+            <span class="key">
+              <Id text={run.stuckStep.stepKey} />
+            </span>{" "}
+            runs since <Moment time={run.stuckStep.startedAt} />
           </span>
         )}
       </td>
