@@ -64,7 +64,7 @@ def test_stuck_runs_are_listed_alone_and_a_run_that_failed_is_not_called_stuck(v
     tab.get_by_role("button", name="stuck").click()
     expect(tab.locator(".runs tbody tr")).to_have_count(1)
     assert ids(tab) == ["slow"]
-    expect(tab.locator(".cell-error")).to_contain_text("charge-card runs since 2")
+    expect(tab.locator(".cell-error")).to_contain_text("charge-card running since 2")
     send(api, *events_of("checkout", "slow", {"charge-card": "success"}))
     expect(tab.locator(".box")).to_contain_text("No run matches this filter")
 

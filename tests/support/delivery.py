@@ -84,3 +84,7 @@ def until(done: Callable[[], object], timeout: float = 20) -> None:
     while not done():
         assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.002)
+
+
+class OwnBase(BaseException):
+    pass

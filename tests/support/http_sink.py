@@ -13,6 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from support.delivery import event as an_event
+
+from failpath_otel.exporters import HttpExporter
+
 
 @dataclass
 class Request:
@@ -185,3 +189,17 @@ def http_sink() -> Iterator[HttpSink]:
     finally:
         sink.released.set()
         sink.stop()
+
+
+def cut(request: Request, connection: socket.socket) -> None:
+    """Cuts the connection without an answer."""
+    raise OSError
+
+
+def send(sink: HttpSink, *numbers: int, key: str | None = None, timeout_millis: int = 10_000, **fields: Any) -> None:
+    """One export on a connection of its own."""
+    exporter = HttpExporter(sink.url, key)
+    try:
+        exporter.export([an_event(number, **fields) for number in numbers or (1,)], timeout_millis=timeout_millis)
+    finally:
+        exporter.close()

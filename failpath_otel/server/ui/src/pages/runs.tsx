@@ -343,7 +343,7 @@ function Row({ run, showFlow }: { run: RunRow; showFlow: boolean }): JSX.Element
             <span class="key">
               <Id text={run.stuckStep.stepKey} />
             </span>{" "}
-            runs since <Moment time={run.stuckStep.startedAt} />
+            running since <Moment time={run.stuckStep.startedAt} />
           </span>
         )}
       </td>
