@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
-from support.delivery import ScriptedExporter, event
+from support.delivery import ScriptedExporter, event, until
 
 from failpath_otel.delivery import Delivery
 from failpath_otel.errors import RetryableError
@@ -22,16 +23,31 @@ def steps(delivery: Delivery, *numbers: int) -> None:
         delivery.record(event(number, "success"))
 
 
+def all_in_flight(deliver: Deliver, *failures: Exception, **options: Any) -> tuple[Delivery, ScriptedExporter]:
+    """500 steps fill the queue, and all of it is in flight until the gate is opened; then the failures follow."""
+
+    def hold_the_next(batch: Sequence[StepEvent]) -> None:
+        exporter.entered.clear()
+        exporter.gate.clear()
+        raise RetryableError("busy")
+
+    # The first batch is of what has come by then; the second, after a pause, is of all that is queued.
+    exporter = ScriptedExporter(hold_the_next, *failures)
+    exporter.gate.clear()
+    delivery = deliver(exporter, max_queue_size=BOUND, **options)
+    steps(delivery, *range(500))
+    assert exporter.entered.wait(20)
+    exporter.gate.set()
+    until(lambda: not exporter.gate.is_set())
+    assert exporter.entered.wait(20)
+    return delivery, exporter
+
+
 @pytest.mark.parametrize("failures", [0, 1, 3])
 def test_a_batch_in_flight_costs_no_outcome(failures: int, deliver: Deliver) -> None:
-    exporter = ScriptedExporter(*(RetryableError("busy") for _ in range(failures)))
-    exporter.gate.clear()
     dropped: list[StepEvent] = []
-    delivery = deliver(
-        exporter, max_queue_size=BOUND, linger_millis=600_000, on_drop=lambda event, reason: dropped.append(event)
-    )
-    steps(delivery, *range(500))
-    assert exporter.entered.wait(20)  # the whole queue
+    busy = [RetryableError("busy") for _ in range(failures)]
+    delivery, exporter = all_in_flight(deliver, *busy, on_drop=lambda event, reason: dropped.append(event))
     steps(delivery, *range(500, 900))
     assert delivery.stats().pending == BOUND + 400
     exporter.gate.set()
@@ -43,11 +59,7 @@ def test_a_batch_in_flight_costs_no_outcome(failures: int, deliver: Deliver) -> 
 
 
 def test_above_the_bound_there_is_room_for_as_many_outcomes_as_starts_are_in_flight(deliver: Deliver) -> None:
-    exporter = ScriptedExporter()
-    exporter.gate.clear()
-    delivery = deliver(exporter, max_queue_size=BOUND, linger_millis=600_000)
-    steps(delivery, *range(500))
-    assert exporter.entered.wait(20)
+    delivery, _ = all_in_flight(deliver)
     for number in range(500, 1100):
         delivery.record(event(number, "error"))
     stats = delivery.stats()
