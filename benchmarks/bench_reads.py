@@ -73,6 +73,8 @@ def questions(caller: Caller) -> dict[str, tuple[str, dict[str, Any]]]:
             f"runs, {status}": ("/api/runs", {"flow": flow, "status": status})
             for status in ("success", "error", "running", "incomplete")
         },
+        "runs, stuck": ("/api/runs", {"flow": flow, "status": "stuck"}),
+        "runs, of all flows, stuck": ("/api/runs", {"status": "stuck"}),
         "runs, of all flows, error": ("/api/runs", {"status": "error"}),
         "runs, of all flows, incomplete": ("/api/runs", {"status": "incomplete"}),
         "runs, of a day": ("/api/runs", {"since": middle["startedAt"][:10] + "T00:00:00Z", "until": middle["startedAt"]}),

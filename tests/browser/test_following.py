@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from support.browser import Visit, events_of, send
-from support.collector import free_port
+from support.ports import free_port
 from support.served import Client, Served, in_thread, start, until
 
 from failpath_otel.server.settings import Settings

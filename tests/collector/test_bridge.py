@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.bridges import forward_state
-from support.collector import Collector, StartCollector, free_port
+from support.collector import Collector, StartCollector
 from support.http_sink import always
 from support.otlp_backend import Gate
+from support.ports import free_port
 from support.served import Client, Served, until
 from support.shop import Shop, assert_exact, shop
 

@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from support.collector import CONFIGS, ROOT, StartCollector, free_port
+from support.collector import CONFIGS, ROOT, StartCollector
 from support.markdown import blocks
 from support.otlp_backend import OtlpBackend
+from support.ports import free_port
 from support.served import Client, until
 from support.shop import assert_exact, shop
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.collector import Collector, StartCollector, free_port, generate
+from support.collector import Collector, StartCollector, generate
 from support.http_sink import HttpSink, Request, reply
 from support.otlp_bodies import PROTOBUF, logs, step, traces
+from support.ports import free_port
 from support.served import Client, Served, start, until
 from support.shop import Shop, assert_exact, run_ids, shop
 

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from support.collector import CONFIGS, ROOT, Collector, StartCollector, free_port, generate, missing, validate
+from support.collector import CONFIGS, ROOT, Collector, StartCollector, generate, missing, validate
 from support.otlp_backend import OtlpBackend
 from support.otlp_bodies import PROTOBUF, add_span, step, traces
+from support.ports import free_port
 from support.served import Client, environment, until
 from support.shop import Shop, assert_exact, shop
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.http_sink import HttpSink
+from support.ports import free_port
 from support.processes import SECONDS, arrived, once, script, settings
 from support.served import until
 
@@ -129,11 +130,6 @@ CHECKOUT = once(
     ("charge", "running"), ("charge", "success"), ("ask-the-bank", "running"), ("ask-the-bank", "success"),
     ("mail", "running"), ("mail", "success"),
 )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def listens(port: int) -> bool:

@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from support.ports import free_port
 from support.served import environment, until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -42,14 +42,6 @@ def collector_path() -> Path:
     """The Collector: ``OTELCOL`` of the environment, else the one that ``make collector`` built."""
     given = os.environ.get("OTELCOL")
     return Path(given) if given else built("otelcol-failpath")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def validate(config: Path, env: Mapping[str, str] | None = None) -> None:

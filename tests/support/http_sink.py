@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from support.delivery import event as an_event
+from support.ports import free_port
 
 from failpath_otel.exporters import HttpExporter
 
@@ -42,7 +43,7 @@ Answer = Callable[[Request, socket.socket], None]
 class HttpSink:
     """Counts what arrives. ``answer`` says how to react; by default as the server does, idempotent by event id."""
 
-    port: int = 0
+    port: int = field(default_factory=free_port)  # which it keeps, so that it can go away and come back
     requests: list[Request] = field(default_factory=list)
     stored: dict[str, dict[str, Any]] = field(default_factory=dict)
     arrivals: Counter[str] = field(default_factory=Counter)

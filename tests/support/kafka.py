@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from support.collector import ROOT, free_port, missing
+from support.collector import ROOT, missing
+from support.ports import free_port
 from support.served import until
 
 START_SECONDS = 60
