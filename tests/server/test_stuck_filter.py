@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 from support import databases
-from support.story import event, house, run
+from support.story import all_pages, event, house, run
 
 from failpath_otel.server import sifting
 
@@ -14,19 +14,6 @@ db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
 def listed(home, **filters):
     return [row.run_id for row in home.queries.runs(status="stuck", **filters).runs]
-
-
-def all_pages(home, limit, **filters):
-    """The runs of all pages in their order, and how many pages there were."""
-    seen, cursor, pages = [], None, 0
-    while True:
-        page = home.queries.runs(status="stuck", limit=limit, cursor=cursor, **filters)
-        pages += 1
-        seen += [row.run_id for row in page.runs]
-        assert len(page.runs) <= limit
-        cursor = page.next_cursor
-        if cursor is None:
-            return seen, pages
 
 
 def test_runs_with_a_step_that_runs_for_too_long_are_listed_and_no_others(db):
@@ -64,7 +51,7 @@ def test_every_stuck_run_comes_once_over_all_pages_though_most_are_not(db):
             expected = [row.run_id for row in home.queries.runs(limit=200).runs if row.stuck]
             assert expected == [f"r{number}" for number in range(135, -1, -15)]
             for limit in (1, 3, 10, 50):
-                assert all_pages(home, limit)[0] == expected
+                assert all_pages(home, limit, status="stuck")[0] == expected
 
     run(story())
 
@@ -84,7 +71,7 @@ def test_a_call_ends_in_its_time_says_how_far_it_came_and_goes_on_from_there(db,
             assert page.runs == []
             assert page.searched_to == home.queries.runs(limit=200).runs[6].started_at
             assert page.next_cursor is not None
-            seen, pages = all_pages(home, 50)
+            seen, pages = all_pages(home, 50, status="stuck")
             assert (seen, pages) == ([f"r{number}" for number in reversed(range(11))], 8)
 
     run(story())

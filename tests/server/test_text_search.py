@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 from support import databases
-from support.story import event, house, run
+from support.story import all_pages, event, house, run
 
 from failpath_otel.events.step import StepError
 from failpath_otel.server import sifting, text_search
@@ -17,19 +17,6 @@ db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
 def found(home, q, **filters):
     return sorted(row.run_id for row in home.queries.runs(q=q, **filters).runs)
-
-
-def all_pages(home, limit=3, **filters):
-    """The runs of all pages in their order, and how many pages there were."""
-    seen, cursor, pages = [], None, 0
-    while True:
-        page = home.queries.runs(limit=limit, cursor=cursor, **filters)
-        pages += 1
-        seen += [row.run_id for row in page.runs]
-        assert len(page.runs) <= limit
-        cursor = page.next_cursor
-        if cursor is None:
-            return seen, pages
 
 
 def test_text_is_found_in_ids_errors_and_values_of_metadata_of_any_event(db):

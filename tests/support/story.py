@@ -114,3 +114,18 @@ async def house(db: str | Path, flows: Flows | None = None, clock: Clock | None 
 def run(story: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end, at most a minute."""
     return asyncio.run(asyncio.wait_for(story, 60))
+
+
+def all_pages(home: House, limit: int = 3, **filters: Any) -> tuple[list[str], int]:
+    """The runs of all pages in their order, and how many pages there were."""
+    seen: list[str] = []
+    cursor: str | None = None
+    pages = 0
+    while True:
+        page = home.queries.runs(limit=limit, cursor=cursor, **filters)
+        pages += 1
+        seen += [row.run_id for row in page.runs]
+        assert len(page.runs) <= limit
+        cursor = page.next_cursor
+        if cursor is None:
+            return seen, pages
