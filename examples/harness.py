@@ -86,7 +86,7 @@ class Stage:
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("FAILPATH_", "OTEL_"))}
         told = {"OTEL_SERVICE_NAME": name, **({"FAILPATH_DEV_ENDPOINT": self.server} if self.server else {})}
         with self.log(name).open("wb") as log:
-            started = subprocess.Popen(  # noqa: S603
+            started = subprocess.Popen(  # noqa: S603 - programs that the example itself names
                 command, env={**clean, **told, **env}, cwd=self._here, stdout=log, stderr=log, start_new_session=True
             )
         self._stack.callback(_end, started)

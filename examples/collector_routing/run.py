@@ -10,7 +10,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import shutil
 import socket
 import subprocess
@@ -23,6 +22,10 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from harness import free_port
+
 REPOSITORY = HERE.parent.parent
 CONFIG = REPOSITORY / "collector-config" / "quickstart.yaml"
 ORDERS = 3
@@ -43,24 +46,16 @@ def find_collector() -> str | None:
     """The Collector's program: from the environment, built by ``make collector``, or on the path."""
     if os.environ.get("OTELCOL"):
         return os.environ["OTELCOL"]
-    where = subprocess.run([REPOSITORY / "tools" / "collector.sh", "--where"], capture_output=True, text=True, check=False)  # noqa: S603
+    where = subprocess.run([REPOSITORY / "tools" / "collector.sh", "--where"], capture_output=True, text=True, check=False)  # noqa: S603 - ours
     built = Path(where.stdout.strip() or "/nowhere") / "otelcol-failpath"
     return str(built) if built.exists() else shutil.which("otelcol-contrib")
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on, from below those that the system gives to outgoing connections."""
-    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
-    raise OSError("no free port was found")
 
 
 @contextlib.contextmanager
 def process(name: str, command: list[str], env: dict[str, str], folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own, so that Ctrl-C reaches this one alone, which then ends the others in order."""
     with (folder / f"{name}.log").open("wb") as log:
-        started = subprocess.Popen(command, env=env, cwd=HERE, stdout=log, stderr=log, start_new_session=True)  # noqa: S603
+        started = subprocess.Popen(command, env=env, cwd=HERE, stdout=log, stderr=log, start_new_session=True)  # noqa: S603 - ours
     try:
         yield started
     finally:
