@@ -72,7 +72,7 @@ def _telling(set_provider: Callable[..., Any]) -> Callable[..., Any]:
         _tell()
         return given
 
-    set_and_tell.tells_failpath = True  # type: ignore[attr-defined]
+    set_and_tell.tells_failpath = True  # type: ignore[attr-defined]  # a mark of our own
     return set_and_tell
 
 

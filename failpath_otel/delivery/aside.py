@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -19,7 +20,6 @@ async def aside(call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """
     threads = ThreadPoolExecutor(1, thread_name_prefix="failpath-flush")
     try:
-        run = threads.submit(copy_context().run, lambda: call(*args, **kwargs))
-        return await asyncio.wrap_future(run)
+        return await asyncio.wrap_future(threads.submit(partial(copy_context().run, call, *args, **kwargs)))
     finally:
         threads.shutdown(wait=False)
