@@ -19,9 +19,9 @@ import sqlalchemy
 
 from failpath_otel.events.step import StepEvent, event_id
 from failpath_otel.flows import parse_flows
-from failpath_otel.server.ingest import Ingest
-from failpath_otel.server.queries import Queries
-from failpath_otel.server.store import Store
+from failpath_otel.server.queries.reader import Queries
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.ingest import Ingest
 
 STEPS = ("validate-cart", "charge-card", "reserve-stock", "create-order", "send-receipt-email")
 RUNS_IN_SUBMISSION = 100

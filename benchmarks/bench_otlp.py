@@ -12,7 +12,7 @@ from harness import QUICK, Arm, Row, Sink, compare, report
 
 from failpath_otel import HttpExporter, StepEvent
 from failpath_otel.events.step import Status
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 from failpath_otel.exporters.protocol import EventExporter
 
 BATCH = 2048

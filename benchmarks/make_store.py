@@ -19,9 +19,9 @@ from typing import Any
 
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.flows import Flows, parse_flows
-from failpath_otel.server.declarations import Declarations
-from failpath_otel.server.store import Store
-from failpath_otel.server.writer import Writer
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.declarations import Declarations
+from failpath_otel.server.store.writer import Writer
 
 MILLI = 1_000_000
 RUNS_AT_ONCE = 200

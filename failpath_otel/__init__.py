@@ -17,12 +17,11 @@ from failpath_otel.errors import (
     UnknownKeyError,
 )
 from failpath_otel.events.step import Status, StepError, StepEvent
-from failpath_otel.executors import ContextExecutor, with_context
 from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.flows import Edge, Flow, Flows, Node
-from failpath_otel.processor import FailpathSpanProcessor
-from failpath_otel.propagator import RunPropagator
+from failpath_otel.propagation.executors import ContextExecutor, with_context
+from failpath_otel.propagation.propagator import RunPropagator
 from failpath_otel.rules import (
     Attribute,
     Baggage,
@@ -35,9 +34,10 @@ from failpath_otel.rules import (
     SpanRule,
     SpanRules,
 )
-from failpath_otel.run import Run, current_run
-from failpath_otel.sampler import RecordingSampler
-from failpath_otel.step import Step
+from failpath_otel.steps.run import Run, current_run
+from failpath_otel.steps.step import Step
+from failpath_otel.tracing.processor import FailpathSpanProcessor
+from failpath_otel.tracing.sampler import RecordingSampler
 from failpath_otel.version import VERSION
 
 __version__ = VERSION

@@ -7,39 +7,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, overload
 
 from opentelemetry.trace import TracerProvider
 
-from failpath_otel import arrival, baggage
-from failpath_otel.attempt import Attempt
-from failpath_otel.carrier import unpack
 from failpath_otel.config import Options, resolve
-from failpath_otel.context import named_run
 from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
-from failpath_otel.delivery.aside import aside
-from failpath_otel.delivery.opening import open_sink
+from failpath_otel.delivery.factory import open_sink
+from failpath_otel.delivery.fallback import prefer
+from failpath_otel.delivery.own_thread import run_in_own_thread
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
-from failpath_otel.delivery.stand_in import take_over
-from failpath_otel.errors import ConfigError
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.exporters import EventExporter
 from failpath_otel.flow_key import FlowKey, K
-from failpath_otel.flows import DEFAULT_PATH, Flows, find_flows_file, load_flows, split_strict
-from failpath_otel.handover import handover_of
+from failpath_otel.flows import Flows
 from failpath_otel.notices import warn_once
-from failpath_otel.processor import Attachment, FailpathSpanProcessor
-from failpath_otel.recorded import known_status, nanoseconds, step_error
-from failpath_otel.recorder import Recorder
+from failpath_otel.propagation import baggage
+from failpath_otel.propagation.carrier import unpack
+from failpath_otel.propagation.completion_token import decode_token
+from failpath_otel.propagation.current import named_run
 from failpath_otel.rules.discovery import rules_in_use
 from failpath_otel.rules.rule import SpanRule, SpanRules
-from failpath_otel.run import Run, current_run
-from failpath_otel.sampler import RecordingSampler
-from failpath_otel.step import Step, StepSource, outside_a_run
-from failpath_otel.tracing import Tracing
+from failpath_otel.steps.arguments import known_status, nanoseconds, step_error
+from failpath_otel.steps.attempt import Attempt
+from failpath_otel.steps.known_flows import flows_in_use
+from failpath_otel.steps.recorder import Recorder
+from failpath_otel.steps.run import Run, current_run
+from failpath_otel.steps.step import Step, StepSource, outside_a_run
+from failpath_otel.tracing import late_provider
+from failpath_otel.tracing.attachment import Attachment
+from failpath_otel.tracing.processor import FailpathSpanProcessor
+from failpath_otel.tracing.provider import Tracing
+from failpath_otel.tracing.sampler import RecordingSampler
 from failpath_otel.version import VERSION
 
 FLUSH_TIMEOUT_MILLIS = 10_000
@@ -55,25 +56,29 @@ class FailpathClient:
     Args:
         project_key: The project's key. Without one nothing goes to a remote host; an endpoint on loopback needs none.
         endpoint: Base URL that takes the events.
-        enabled: False: functions still run, no span is opened, nothing is sent.
-        default_metadata: Metadata of every event; run and step metadata win over it.
+        enabled: False: functions still run, no span is opened and nothing is sent.
+        default_metadata: Metadata of every event; run and step metadata win over it. In the environment as
+            ``key=value,key=value``.
         capture_stack: Send the traceback with errors.
         delivery: ``background`` sends from a thread; ``await`` sends each event before the call goes on.
-        raise_on_send_error: Raise `DeliveryError` when sending fails: from `flush`, or with ``await`` after the function.
-        send_timeout_millis: How long one request may take; 0 means without a limit.
-        max_queue_size: How many events may wait or be in flight.
-        on_error: Called with the exception of each failed attempt to send, from the worker thread.
+        raise_on_send_error: Raise `DeliveryError` when sending fails: from ``flush()``, or with ``await`` after the step's
+            function.
+        send_timeout_millis: How long one request may take; 0: no limit.
+        max_queue_size: How many events may wait or be in flight; beyond it events are dropped by rank and counted.
+        on_error: Called with the exception of each failed attempt to send, from the worker's thread.
         on_drop: Called with each dropped event and the reason.
         mask: Called with each event before it leaves; returns the event that may leave. Spans are not masked.
-        exporter: ``http``, ``otlp``, ``console``, ``jsonl``, ``memory``, ``none``, or an object with ``export`` and ``close``.
-        tracer_provider: The provider to open spans with; without one, the global one of the moment.
-        flows: Path of flows.json, to warn of unknown keys; without one it is looked for upward from the working directory.
-            ``strict`` or ``strict:PATH``: unknown keys raise `UnknownKeyError`. False: none.
+        exporter: ``http``, ``otlp``, ``console``, ``jsonl`` (or ``jsonl:PATH``), ``memory``, ``none`` (spans only), or an
+            exporter object.
+        tracer_provider: The tracer provider to open spans with; without one, the global one of the moment.
+        flows: Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory up.
+            ``strict`` (or ``strict:PATH``): unknown keys raise. False: none.
         metadata_on_spans: Put metadata on the spans too.
         propagate: Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.
-        rules: Which spans of others are steps (``docs/span-rules.md``): the path of a spans.json, `SpanRules`, or a list of
-            `SpanRule`; without it ``.failpath/spans.json`` is looked for upward from the working directory. False: none.
-        record_unsampled: Wrap the provider's sampler in a `RecordingSampler`, so that spans which it drops can be steps.
+        rules: Which spans of others are steps: path of spans.json, or rules; without it ``.failpath/spans.json`` is looked for
+            from the working directory up. False: none.
+        record_unsampled: Have spans recorded, not exported, that the sampler drops and that could be steps; see
+            `RecordingSampler`.
 
     Raises:
         ConfigError: An option or environment variable cannot be used.
@@ -104,7 +109,7 @@ class FailpathClient:
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         options = resolve(given)
-        known_flows, strict_keys = _flows(options.flows)
+        known_flows, strict_keys = flows_in_use(options.flows)
         known_rules = rules_in_use(options.rules) if options.enabled else None
         self._sink = self._open_sink(options)
         processor = FailpathSpanProcessor.for_sink(self._sink, options, known_rules)
@@ -128,9 +133,9 @@ class FailpathClient:
             self._recorder.tracing.tracer()
             if options.tracer_provider is None and self._sink is not None:
                 # With rules, or spans that carry the attributes, nothing of ours may ever be called again.
-                arrival.await_provider(self._recorder.tracing)
+                late_provider.await_provider(self._recorder.tracing)
         if self._made_by_service and self._sink is not None and self._recorder.tracing.is_global:
-            take_over(self._sink)
+            prefer(self._sink)
 
     _made_by_service = True
 
@@ -214,17 +219,15 @@ class FailpathClient:
         recorder = self._recorder
         if not recorder.enabled or token == "":
             return False
-        handover = handover_of(token)
-        if handover is None:
+        completion = decode_token(token)
+        if completion is None:
             warn_once("token", "complete got a token that Step.detach did not make; nothing is recorded")
             return False
-        run: Run[Any] = Run(recorder, handover.flow_key, handover.run_id, None)
+        run: Run[Any] = Run(recorder, completion.flow_key, completion.run_id, None)
         rendered = recorder.metadata(metadata)
         described = None if error is None else step_error(error, capture_stack=recorder.capture_stack)
-        event = Attempt(recorder, run.facts, handover.step_key, rendered).complete(handover, rendered, described)
-        failure = recorder.emit(event)
-        if failure is not None and recorder.raise_on_send_error:
-            raise failure
+        event = Attempt(recorder, run.facts, completion.step_key, rendered).complete(completion, rendered, described)
+        recorder.record(event)
         return event is not None
 
     def step(self, step_key: str, *, metadata: Mapping[str, Any] | None = None) -> Step:
@@ -315,9 +318,7 @@ class FailpathClient:
         rendered = recorder.metadata(metadata)
         described = step_error(error, capture_stack=recorder.capture_stack) if known == "error" else None
         event = Attempt(recorder, run.facts, key, rendered).instant(known, nanoseconds(timestamp), rendered, described)
-        failure = recorder.emit(event)
-        if failure is not None and recorder.raise_on_send_error:
-            raise failure
+        recorder.record(event)
 
     # Delivery
 
@@ -340,7 +341,7 @@ class FailpathClient:
 
     async def aflush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
         """`flush` without holding up the event loop."""
-        return await aside(self.flush, timeout_millis)
+        return await run_in_own_thread(self.flush, timeout_millis)
 
     def stats(self) -> Stats:
         """The counts of this moment, with retries, mask failures and baggage that was not believed."""
@@ -352,7 +353,7 @@ class FailpathClient:
 
         Steps still run afterwards; their events are counted as dropped.
         """
-        arrival.forget(self._recorder.tracing)
+        late_provider.forget(self._recorder.tracing)
         if self._sink is not None:
             self._sink.shutdown(timeout_millis)
 
@@ -368,31 +369,8 @@ class FailpathClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await aside(self.shutdown)
+        await run_in_own_thread(self.shutdown)
 
 
 def _leave_alone(provider: object) -> None:
     """Attaches nothing."""
-
-
-def _flows(given: Any) -> tuple[Flows, bool]:
-    """The flows to check keys against, and whether an unknown key is an error."""
-    if isinstance(given, Flows):
-        return given, False
-    if given is False:
-        return Flows(), False
-    strict, path = split_strict(given) if isinstance(given, str) else (False, given)
-    if path:
-        return load_flows(Path(path)), strict
-    try:
-        found = find_flows_file(Path.cwd())
-        if found is not None:
-            return load_flows(found), strict
-    except (OSError, ConfigError) as error:
-        if strict:
-            raise ConfigError(f"flows={given!r} needs flows that can be read: {error}") from error
-        # Nobody asked for this file, so it is no reason to stop a service.
-        warn_once("flows", "flows are not known: %s", error)
-    if strict:
-        raise ConfigError(f"flows={given!r} found no {DEFAULT_PATH} from {Path.cwd()} up; name it: flows='strict:PATH'")
-    return Flows(), False

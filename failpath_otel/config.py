@@ -25,16 +25,26 @@ _FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 @dataclass(frozen=True)
 class Option:
-    """One option of the client: its name, its environment variable if it has one, its default, and what it does.
+    """One option of the client, declared here and nowhere else.
 
-    The configuration table of the documentation is held to these by a test.
+    The signatures of `FailpathClient` and `FailpathSpanProcessor`, their docstrings, `Options` and the table in
+    ``docs/configuration.md`` say the same again, each for its own readers; a test holds them to this.
+
+    Attributes:
+        type: What an argument may be, as the signatures write it; they take ``None`` besides, for "not given".
+        env: The environment variable, if it has one.
+        check: Makes a value of an argument or a variable usable; takes the name under which it was given, and the value.
+        doc: What it does, in one line.
+        of_processor: Whether a span processor that stands on its own takes it, too.
     """
 
     name: str
+    type: str
     env: str | None
     default: Any
     check: Callable[[str, Any], Any]
     doc: str
+    of_processor: bool = False
 
 
 @dataclass(frozen=True)
@@ -225,23 +235,46 @@ def _rules(name: str, value: Any) -> Any:
 OPTIONS: Final = (
     Option(
         "project_key",
+        "str",
         "FAILPATH_PROJECT_KEY",
         None,
         checked_project_key,
-        "The project's key; an endpoint on loopback needs none.",
+        "The project's key. Without one nothing goes to a remote host; an endpoint on loopback needs none.",
+        of_processor=True,
     ),
-    Option("endpoint", "FAILPATH_DEV_ENDPOINT", DEFAULT_ENDPOINT, checked_endpoint, "Base URL that takes the events."),
-    Option("enabled", "FAILPATH_ENABLED", True, _flag, "False: functions still run, no span is opened and nothing is sent."),
+    Option(
+        "endpoint",
+        "str",
+        "FAILPATH_DEV_ENDPOINT",
+        DEFAULT_ENDPOINT,
+        checked_endpoint,
+        "Base URL that takes the events.",
+        of_processor=True,
+    ),
+    Option(
+        "enabled",
+        "bool",
+        "FAILPATH_ENABLED",
+        True,
+        _flag,
+        "False: functions still run, no span is opened and nothing is sent.",
+        of_processor=True,
+    ),
     Option(
         "default_metadata",
+        "Mapping[str, Any]",
         "FAILPATH_DEFAULT_METADATA",
         {},
         _metadata,
         "Metadata of every event; run and step metadata win over it. In the environment as `key=value,key=value`.",
+        of_processor=True,
     ),
-    Option("capture_stack", "FAILPATH_CAPTURE_STACK", False, _flag, "Send the traceback with errors."),
+    Option(
+        "capture_stack", "bool", "FAILPATH_CAPTURE_STACK", False, _flag, "Send the traceback with errors.", of_processor=True
+    ),
     Option(
         "delivery",
+        'Literal["background", "await"]',
         "FAILPATH_DELIVERY",
         "background",
         _one_of(DELIVERIES),
@@ -249,43 +282,87 @@ OPTIONS: Final = (
     ),
     Option(
         "raise_on_send_error",
+        "bool",
         "FAILPATH_RAISE_ON_SEND_ERROR",
         False,
         _flag,
         "Raise `DeliveryError` when sending fails: from `flush()`, or with `await` after the step's function.",
     ),
     Option(
-        "send_timeout_millis", "FAILPATH_SEND_TIMEOUT_MILLIS", 1500, _count(0), "How long one request may take; 0: no limit."
+        "send_timeout_millis",
+        "int",
+        "FAILPATH_SEND_TIMEOUT_MILLIS",
+        1500,
+        _count(0),
+        "How long one request may take; 0: no limit.",
+        of_processor=True,
     ),
     Option(
         "max_queue_size",
+        "int",
         "FAILPATH_MAX_QUEUE_SIZE",
         20_000,
         _count(1),
         "How many events may wait or be in flight; beyond it events are dropped by rank and counted.",
+        of_processor=True,
     ),
-    Option("on_error", None, None, _callable, "Called with the exception of each failed attempt to send."),
-    Option("on_drop", None, None, _callable, "Called with each dropped event and the reason."),
-    Option("mask", None, None, _callable, "Called with each event before it leaves; returns the event that may leave."),
+    Option(
+        "on_error",
+        "Callable[[Exception], object]",
+        None,
+        None,
+        _callable,
+        "Called with the exception of each failed attempt to send, from the worker's thread.",
+        of_processor=True,
+    ),
+    Option(
+        "on_drop",
+        "Callable[[StepEvent, DropReason], object]",
+        None,
+        None,
+        _callable,
+        "Called with each dropped event and the reason.",
+        of_processor=True,
+    ),
+    Option(
+        "mask",
+        "Callable[[StepEvent], StepEvent]",
+        None,
+        None,
+        _callable,
+        "Called with each event before it leaves; returns the event that may leave. Spans are not masked.",
+        of_processor=True,
+    ),
     Option(
         "exporter",
+        "str | EventExporter",
         "FAILPATH_EXPORTER",
         "http",
         _exporter,
         "`http`, `otlp`, `console`, `jsonl` (or `jsonl:PATH`), `memory`, `none` (spans only), or an exporter object.",
+        of_processor=True,
     ),
-    Option("tracer_provider", None, None, _provider, "The tracer provider; without one, the global one of the moment."),
+    Option(
+        "tracer_provider",
+        "TracerProvider",
+        None,
+        None,
+        _provider,
+        "The tracer provider to open spans with; without one, the global one of the moment.",
+    ),
     Option(
         "flows",
+        "str | os.PathLike[str] | Flows | Literal[False]",
         "FAILPATH_FLOWS",
         None,
         _flows,
-        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory up. "
-        "`strict` (or `strict:PATH`): unknown keys raise. False: none.",
+        "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory "
+        "up. `strict` (or `strict:PATH`): unknown keys raise. False: none.",
     ),
-    Option("metadata_on_spans", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
+    Option("metadata_on_spans", "bool", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
     Option(
         "propagate",
+        "bool",
         "FAILPATH_PROPAGATE",
         True,
         _flag,
@@ -293,14 +370,17 @@ OPTIONS: Final = (
     ),
     Option(
         "rules",
+        "str | os.PathLike[str] | SpanRules | Sequence[SpanRule] | Literal[False]",
         "FAILPATH_RULES",
         None,
         _rules,
-        "Which spans of others are steps: path of spans.json, or rules; without it `.failpath/spans.json` is looked for from "
-        "the working directory up. False: none.",
+        "Which spans of others are steps: path of spans.json, or rules; without it `.failpath/spans.json` is "
+        "looked for from the working directory up. False: none.",
+        of_processor=True,
     ),
     Option(
         "record_unsampled",
+        "bool",
         "FAILPATH_RECORD_UNSAMPLED",
         False,
         _flag,

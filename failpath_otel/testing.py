@@ -105,9 +105,9 @@ class RecordingClient(FailpathClient):
         Raises:
             AssertionError: They differ; the message shows both.
         """
-        told = self.story(flow_key, run_id)
-        if told != expected:
-            recorded = told or "(nothing)"
+        story = self.story(flow_key, run_id)
+        if story != expected:
+            recorded = story or "(nothing)"
             raise AssertionError(f"the run of {flow_key!r} went differently\n  expected: {expected}\n  recorded: {recorded}")
 
 

@@ -15,8 +15,8 @@ from typing import Any, Final
 from failpath_otel.client import FailpathClient
 from failpath_otel.config import Options
 from failpath_otel.delivery import Sink, process
-from failpath_otel.delivery.aside import aside
-from failpath_otel.delivery.stand_in import StandIn
+from failpath_otel.delivery.fallback import FallbackSink
+from failpath_otel.delivery.own_thread import run_in_own_thread
 from failpath_otel.errors import ConfigError
 from failpath_otel.notices import logger
 
@@ -25,13 +25,13 @@ ASKED_BY: Final = ("FAILPATH_PROJECT_KEY", "FAILPATH_DEV_ENDPOINT", "FAILPATH_EX
 
 
 class ZeroCodeClient(FailpathClient):
-    """A client of the environment alone. One that the service makes in code takes its place; see `StandIn`."""
+    """A client of the environment alone. One that the service makes in code takes its place; see `FallbackSink`."""
 
     _made_by_service = False
 
     def _open_sink(self, options: Options) -> Sink | None:
         sink = super()._open_sink(options)
-        return None if sink is None else StandIn(sink)
+        return None if sink is None else FallbackSink(sink)
 
 
 _client: FailpathClient | None = None
@@ -82,6 +82,6 @@ def _have_uvicorn_flush(module: Any) -> None:
             return await shutdown(*args, **kwargs)
         finally:
             with contextlib.suppress(Exception):  # no thread can be started
-                await aside(process.flush_all)
+                await run_in_own_thread(process.flush_all)
 
     module.Server.shutdown = shut_down_and_flush

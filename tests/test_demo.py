@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from failpath_otel.cli import demo, lifeline
+from failpath_otel.cli import demo, parent_watch
 from failpath_otel.cli.shop.customers import checkout_steps
 from failpath_otel.cli.story import RunStory, StepStory, differences
 from failpath_otel.flows import load_flows
@@ -174,13 +174,14 @@ def test_child_that_cannot_start_is_an_error_with_what_it_said(tmp_path: Path) -
     assert port in ended.stdout.partition("The demo failed")[2]
 
 
-def test_lifeline_ends_a_process_when_its_parent_is_gone(tmp_path: Path) -> None:
+def test_the_watch_ends_a_process_when_its_parent_is_gone(tmp_path: Path) -> None:
     """Also one that does not heed SIGTERM."""
     program = (
-        "import signal, threading; from failpath_otel.cli import lifeline; lifeline._GRACE_SECONDS = 0.2\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN); lifeline.hold(); print('held', flush=True); threading.Event().wait()"
+        "import signal, threading; from failpath_otel.cli import parent_watch; parent_watch._GRACE_SECONDS = 0.2\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN); parent_watch.watch_parent(); "
+        "print('held', flush=True); threading.Event().wait()"
     )
-    assert lifeline._GRACE_SECONDS > 2  # a server may take two seconds to end cleanly
+    assert parent_watch._GRACE_SECONDS > 2  # a server may take two seconds to end cleanly
     with subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path
     ) as child:

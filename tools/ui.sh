@@ -20,7 +20,7 @@ fi
 if [ "${1:-}" = --install ]; then exit 0; fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-"${PYTHON:-../../../.venv/bin/python}" -c "import msgspec; from failpath_otel.server.openapi import document; print(msgspec.json.encode(document()).decode())" >"$work/openapi.json"
+"${PYTHON:-../../../.venv/bin/python}" -c "import msgspec; from failpath_otel.server.routes.openapi import document; print(msgspec.json.encode(document()).decode())" >"$work/openapi.json"
 npx openapi-typescript "$work/openapi.json" --output "$work/api.gen.ts" >/dev/null
 if [ "${1:-}" = --check ]; then
   cmp "$work/api.gen.ts" src/api.gen.ts || { echo "the types of the API are old: make ui" >&2; exit 1; }

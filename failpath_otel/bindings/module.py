@@ -24,7 +24,7 @@ _RESERVED_OF_STEPS: Final = frozenset({"slug"})
 def render_module(flows: Flows, source: str) -> str:
     """The module's text: the same for the same flows, whatever the machine, the day or the version of this package.
 
-    It is written as ruff format and black would. That they leave it alone is told them too, since how long a line may be is
+    It is written as ruff format and black would. A comment has them leave it alone, since how long a line may be is
     the user's own setting.
 
     Args:

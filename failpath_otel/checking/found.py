@@ -33,7 +33,7 @@ def flows_in(paths: Sequence[Path]) -> FoundFlows:
     """Looks through Python files for flows and steps, without importing or running anything.
 
     A step whose run may be of any flow is taken as one of the only flow that is found; where there are several, or its run may
-    be of several, it is told of apart.
+    be of several, it is reported apart.
     """
     modules = Modules()
     evaluator = Evaluator(modules, ())

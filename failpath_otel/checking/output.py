@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from failpath_otel.checking.findings import Finding, Report
+from failpath_otel.checking.diagnostics import Diagnostic, Report
 
 Shown = Callable[[Path], str]
 """How a path is written."""
@@ -70,7 +70,7 @@ FORMATS: Final[dict[str, Callable[[Report, Shown], Iterator[str]]]] = {
 }
 
 
-def _object(finding: Finding, shown: Shown) -> dict[str, Any]:
+def _object(finding: Diagnostic, shown: Shown) -> dict[str, Any]:
     return {
         "code": finding.code,
         "severity": finding.severity,

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from failpath_otel.checking.declared import place_in_flows
+from failpath_otel.checking.diagnostics import Code, Coverage, Diagnostic, Report, Severities, Severity
 from failpath_otel.checking.evaluate import Evaluator
-from failpath_otel.checking.findings import Code, Coverage, Finding, Report, Severities, Severity
 from failpath_otel.checking.modules import Modules
 from failpath_otel.checking.source import Source, UnreadableError
 from failpath_otel.checking.uses import Use, uses_in
@@ -28,13 +28,13 @@ def check_tree(paths: Sequence[Path], flows: Flows, severities: Severities | Non
     for path in paths:
         check.look_at(path)
     findings = [*check.findings, *check.not_reported()]
-    findings.sort(key=Finding.order)
+    findings.sort(key=Diagnostic.order)
     return Report(tuple(findings), len(paths), check.coverage())
 
 
 class _Check:
     def __init__(self, flows: Flows, severities: Severities) -> None:
-        self.findings: list[Finding] = []
+        self.findings: list[Diagnostic] = []
         self._flows = flows
         self._path = flows.path or DEFAULT_PATH
         self._severities = severities
@@ -49,16 +49,16 @@ class _Check:
             source = self._modules.read(path)
         except UnreadableError as error:
             place = (error.line, error.column, error.line, error.column)
-            self.findings.append(Finding(path, *place, "syntax-error", "error", f"not checked: {error}"))
+            self.findings.append(Diagnostic(path, *place, "syntax-error", "error", f"not checked: {error}"))
             return
         except OSError as error:
             message = f"not checked: {error.strerror or error}"
-            self.findings.append(Finding(path, 1, 1, 1, 1, "unreadable", "error", message))
+            self.findings.append(Diagnostic(path, 1, 1, 1, 1, "unreadable", "error", message))
             return
         for use in uses_in(source, self._evaluator):
             self.findings += self._look_at_flow(source, use) if use.kind == "flow" else self._look_at_step(source, use)
 
-    def _look_at_flow(self, source: Source, use: Use) -> Iterator[Finding]:
+    def _look_at_flow(self, source: Source, use: Use) -> Iterator[Diagnostic]:
         if use.keys is None:
             yield from self._unresolved_key(source, use, "flow")
             return
@@ -68,7 +68,7 @@ class _Check:
                     source, use.node, "unknown-flow", f"flow {slug!r} is not declared", slug, self._flows.by_slug
                 )
 
-    def _look_at_step(self, source: Source, use: Use) -> Iterator[Finding]:
+    def _look_at_step(self, source: Source, use: Use) -> Iterator[Diagnostic]:
         candidates = [flow for flow in self._flows if use.flows is None or flow.slug in use.flows]
         if use.keys is None:
             self._open.update(flow.slug for flow in candidates)
@@ -102,12 +102,12 @@ class _Check:
         key: str,
         known: Collection[str],
         flow: str | None = None,
-    ) -> Finding:
+    ) -> Diagnostic:
         found = nearest(key, known)
         meant = "" if found is None else f"; did you mean {found!r}?"
         return _finding(source, node, code, "error", message + meant, flow, key, found)
 
-    def _unresolved_key(self, source: Source, use: Use, kind: str) -> Iterator[Finding]:
+    def _unresolved_key(self, source: Source, use: Use, kind: str) -> Iterator[Diagnostic]:
         if self._severities.unresolved is not None:
             message = f"the {kind} key {_short(use.node)} is known only when the code runs"
             flow = self._the_one(use.flows)
@@ -125,7 +125,7 @@ class _Check:
             for flow in self._flows
         )
 
-    def not_reported(self) -> Iterator[Finding]:
+    def not_reported(self) -> Iterator[Diagnostic]:
         """A finding for each node that no code reports; one for a flow of which none is."""
         severity = self._severities.not_reported
         if severity is None:
@@ -139,7 +139,7 @@ class _Check:
                 message = f"{what} reported by the code that was checked{perhaps}"
                 line, column = place_in_flows(self._path, slug, key)
                 place = (line, column, line, column)
-                yield Finding(self._path, *place, "not-reported", severity, message, slug, key)
+                yield Diagnostic(self._path, *place, "not-reported", severity, message, slug, key)
 
 
 def _finding(
@@ -151,11 +151,11 @@ def _finding(
     flow: str | None = None,
     key: str | None = None,
     suggestion: str | None = None,
-) -> Finding:
+) -> Diagnostic:
     end = node.end_lineno or node.lineno
     end_column = source.column(end, node.end_col_offset or 0)
     start = source.column(node.lineno, node.col_offset)
-    return Finding(source.path, node.lineno, start, end, end_column, code, severity, message, flow, key, suggestion)
+    return Diagnostic(source.path, node.lineno, start, end, end_column, code, severity, message, flow, key, suggestion)
 
 
 def _short(node: ast.expr) -> str:

@@ -15,8 +15,8 @@ CLIENTS: Final = frozenset(
         "failpath_otel.testing.RecordingClient",
     }
 )
-RUNS: Final = frozenset({"failpath_otel.Run", "failpath_otel.run.Run"})
-CURRENT_RUNS: Final = frozenset({"failpath_otel.current_run", "failpath_otel.run.current_run"})
+RUNS: Final = frozenset({"failpath_otel.Run", "failpath_otel.steps.run.Run"})
+CURRENT_RUNS: Final = frozenset({"failpath_otel.current_run", "failpath_otel.steps.run.current_run"})
 FLOW_KEYS: Final = frozenset({"failpath_otel.FlowKey", "failpath_otel.flow_key.FlowKey"})
 CLIENT_METHODS: Final = frozenset({"run", "step", "record_step"})
 RUN_METHODS: Final = frozenset({"step", "skip"})

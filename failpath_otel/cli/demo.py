@@ -111,7 +111,7 @@ class _Demo:
         port, db = str(self._port), str(self._folder / "demo.db")
         options = ["--host", "127.0.0.1", "--port", port, "--db", db, "--flows", str(FLOWS_FILE)]
         arguments = ["serve", *options, "--stuck-after", str(STUCK_AFTER_SECONDS)]
-        with self._child("server", "failpath_otel.cli.lifeline", arguments) as server:
+        with self._child("server", "failpath_otel.cli.parent_watch", arguments) as server:
             url = server.line("failpath-otel is listening on ", _START_SECONDS)
             self._say(f"a server (process {server.pid}) at {url}")
             yield url

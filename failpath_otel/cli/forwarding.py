@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from failpath_otel.config import checked_endpoint, checked_project_key, is_loopback
 from failpath_otel.errors import ConfigError
 from failpath_otel.exporters import HttpExporter
-from failpath_otel.server.upstream import Destination
+from failpath_otel.server.settings import Destination
 from failpath_otel.version import VERSION
 
 

@@ -29,7 +29,7 @@ COMMANDS: Final = {
 }
 
 
-class Refusal(click.ClickException):
+class CommandError(click.ClickException):
     """Something that the user can put right: a message instead of a traceback."""
 
     exit_code = 2
@@ -53,7 +53,7 @@ class CleanErrors(click.Group):
             if error.name is None or error.name.partition(".")[0] == "failpath_otel":
                 raise
             hint = INSTALL_HINT.format(extra=place.extra)
-            raise Refusal(f"{cmd_name} needs {error.name}, which is not installed: {hint}") from error
+            raise CommandError(f"{cmd_name} needs {error.name}, which is not installed: {hint}") from error
         assert isinstance(command, click.Command)
         return command
 
@@ -67,7 +67,7 @@ class CleanErrors(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigError as error:
-            raise Refusal(str(error)) from error
+            raise CommandError(str(error)) from error
 
 
 @click.group(cls=CleanErrors)

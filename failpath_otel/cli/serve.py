@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from failpath_otel.cli.forwarding import destination_of, useless_without_store
+from failpath_otel.cli.quantity import bytes_of, seconds_of
 from failpath_otel.flows import Flows, find_flows_file, load_flows, split_strict
 from failpath_otel.rules import SpanRules, find_rules_file, load_rules
-from failpath_otel.server.quantity import bytes_of, seconds_of
 from failpath_otel.server.serve import Address
 from failpath_otel.server.serve import serve as run_server
 from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_STUCK_AFTER_SECONDS, Settings, default_db
@@ -145,7 +145,7 @@ def serve(
 ) -> None:
     """Take step events and OTLP, store them, and show the runs.
 
-    Listens on loopback unless told otherwise. SIGTERM and Ctrl-C end it within two seconds; what was acknowledged is stored.
+    Listens on loopback, or where --host says. SIGTERM and Ctrl-C end it within two seconds; what was acknowledged is stored.
     """
     here = Path.cwd()
     if no_store:

@@ -195,7 +195,7 @@ class Outbox:
 
     def _tell(self, drops: list[Dropped]) -> None:
         # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of
-        # these, into a queue that is full, is counted and not told: that would go round for ever.
+        # these, into a queue that is full, is counted and not passed to on_drop: that would go round for ever.
         if not drops or getattr(self._telling, "now", False):
             return
         self._telling.now = True

@@ -68,7 +68,7 @@ def judge_targets(rules: SpanRules, given: Any, folder: Path) -> Iterator[Findin
     try:
         flows = load_flows(path) if path is not None else None
     except ConfigError:
-        return  # which is told of where flows are judged
+        return  # which is reported where flows are judged
     for rule in rules if flows else ():
         flow = flows.get(rule.flow) if flows and isinstance(rule.flow, str) else None
         unknown = isinstance(rule.flow, str) and flow is None

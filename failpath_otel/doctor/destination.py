@@ -9,7 +9,7 @@ from typing import Any, Final
 from failpath_otel.config import Options
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
 from failpath_otel.doctor.intake import judge_intake
-from failpath_otel.doctor.reach import Visit, no_answer
+from failpath_otel.doctor.reach import Probe, no_answer
 from failpath_otel.errors import BatchRefusedError, ExportError, RetryableError, UnauthorizedError
 from failpath_otel.exporters.http import HttpExporter
 from failpath_otel.version import VERSION
@@ -19,8 +19,8 @@ _SKEW_SECONDS: Final = 5.0
 _AGENT: Final = f"failpath-otel/{VERSION} doctor"
 
 
-def judge_destination(options: Options) -> Finding | Visit:
-    """A finding where nothing has to be asked, else whom to visit.
+def judge_destination(options: Options) -> Finding | Probe:
+    """A finding where nothing has to be asked, else whom to probe.
 
     Raises:
         ConfigError: One of OpenTelemetry's own variables cannot be used.
@@ -29,7 +29,7 @@ def judge_destination(options: Options) -> Finding | Visit:
     if exporter == "http":
         return visit_exporter(HttpExporter(options.endpoint, options.project_key, user_agent=_AGENT))
     if exporter == "otlp":
-        from failpath_otel.exporters.otlp import OtlpExporter
+        from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
         return visit_exporter(OtlpExporter(tracer_provider=options.tracer_provider, user_agent=_AGENT))
     if exporter in ("none", "memory"):
@@ -42,11 +42,11 @@ def judge_destination(options: Options) -> Finding | Visit:
     return ok(CHECK, f"events go to {exporter}")
 
 
-def visit_exporter(exporter: Any) -> Finding | Visit:
-    """The visit to an exporter's destination; a finding where it is of a kind that cannot be asked."""
+def visit_exporter(exporter: Any) -> Finding | Probe:
+    """The probe to an exporter's destination; a finding where it is of a kind that cannot be asked."""
     if not callable(getattr(exporter, "probe", None)):
         return ok(CHECK, f"events go to {type(exporter).__name__}, which cannot be asked")
-    return Visit(CHECK, repr(exporter), lambda seconds: _ask(exporter, seconds))
+    return Probe(CHECK, repr(exporter), lambda seconds: _ask(exporter, seconds))
 
 
 def _ask(exporter: Any, seconds: float) -> list[Finding]:
@@ -72,10 +72,10 @@ def _refused(error: ExportError) -> Finding:
         )
     if isinstance(error, RetryableError):
         return no_answer(CHECK, str(error))
-    told = "It answers, and not as the wire is described: another service may listen there."
+    explanation = "It answers, and not as the wire is described: another service may listen there."
     if isinstance(error, BatchRefusedError):
-        told = "It refuses a batch without an event in it, and so perhaps every one."
-    return problem(CHECK, str(error), told, "Correct FAILPATH_DEV_ENDPOINT: the base URL, without /v1/events.")
+        explanation = "It refuses a batch without an event in it, and so perhaps every one."
+    return problem(CHECK, str(error), explanation, "Correct FAILPATH_DEV_ENDPOINT: the base URL, without /v1/events.")
 
 
 def _clock(answer: Any, sent_at: float, answered_at: float) -> list[Finding]:

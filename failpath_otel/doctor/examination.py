@@ -13,7 +13,7 @@ from failpath_otel.doctor.destination import judge_destination
 from failpath_otel.doctor.facts import ProcessFacts
 from failpath_otel.doctor.finding import Diagnosis, Finding, ok
 from failpath_otel.doctor.process import facts_of_process
-from failpath_otel.doctor.reach import Visit, connects, visit_all
+from failpath_otel.doctor.reach import Probe, connects, probe_all
 from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy
 from failpath_otel.doctor.tracing import judge_process
 from failpath_otel.doctor.versions import judge_versions
@@ -40,7 +40,7 @@ def _findings(
 ) -> Iterator[Finding]:
     yield from judge_versions()
     yield from judge_names(environ)
-    visits = [connects("exporters", one.endpoint) for one in facts.processors if one.endpoint]
+    probes = [connects("exporters", one.endpoint) for one in facts.processors if one.endpoint]
     try:
         options = resolve({}, environ)
     except ConfigError as error:
@@ -56,24 +56,24 @@ def _findings(
         yield from judge_targets(rules, options.flows, folder)
         spans_matter = bool(len(rules)) or (app is None and facts.zero_code)
         if not facts.destinations and options.enabled and is_asked_for(environ):
-            yield from _where(options, visits)
+            yield from _where(options, probes)
         if options.exporter == "http" and not in_code:
             yield judge_proxy(options.endpoint)
     yield from judge_process(facts, app, environ, spans_matter=spans_matter)
     yield from judge_processes(environ, folder)
     yield from judge_django(environ, folder)
     yield from facts.destinations
-    yield from visit_all(visits, deadline)
+    yield from probe_all(probes, deadline)
     yield ok("counts", "of a running process: client.stats(), or failpath_otel.zero_code.client().stats()")
 
 
-def _where(options: Options, visits: list[Visit]) -> Iterator[Finding]:
+def _where(options: Options, probes: list[Probe]) -> Iterator[Finding]:
     try:
         found = judge_destination(options)
     except ConfigError as error:  # OpenTelemetry's own variables, which the OTLP exporter reads
         yield unreadable(error)
         return
-    if isinstance(found, Visit):
-        visits.insert(0, found)
+    if isinstance(found, Probe):
+        probes.insert(0, found)
     else:
         yield found

@@ -23,10 +23,10 @@ from opentelemetry import trace
 from failpath_otel.doctor.destination import visit_exporter
 from failpath_otel.doctor.facts import ProcessFacts, ProcessorFacts
 from failpath_otel.doctor.finding import Finding
-from failpath_otel.doctor.reach import Visit, visit_all
+from failpath_otel.doctor.reach import Probe, probe_all
 from failpath_otel.events.text import clip
-from failpath_otel.processor import FailpathSpanProcessor
-from failpath_otel.tracing import behind, service_of
+from failpath_otel.tracing.processor import FailpathSpanProcessor
+from failpath_otel.tracing.provider import behind, service_of
 
 _MAX_PROCESSORS: Final = 64
 _MAX_WARNINGS: Final = 20
@@ -125,8 +125,8 @@ def _destinations(processors: list[Any], deadline: float) -> list[Finding]:
     sinks = [one.sink for one in processors if isinstance(one, FailpathSpanProcessor) and one.sink is not None]
     exporters = [exporter for sink in sinks if (exporter := getattr(sink, "exporter", None)) is not None]
     found = [visit_exporter(exporter) for exporter in exporters]
-    visits = [one for one in found if isinstance(one, Visit)]
-    return [*(one for one in found if isinstance(one, Finding)), *visit_all(visits, deadline)]
+    probes = [one for one in found if isinstance(one, Probe)]
+    return [*(one for one in found if isinstance(one, Finding)), *probe_all(probes, deadline)]
 
 
 def _processor(one: Any) -> ProcessorFacts:

@@ -28,7 +28,7 @@ class _Intake(msgspec.Struct, rename="camel"):
 
 
 def judge_intake(endpoint: str, seconds: float) -> list[Finding]:
-    """What came in, and what was refused; nothing where that is not told: another service, or readers need a token."""
+    """What came in, and what was refused; nothing where that cannot be known: another service, or readers need a token."""
     try:
         intake = msgspec.json.decode(_read(endpoint, seconds), type=_Intake)
     except (requests.RequestException, OSError, msgspec.DecodeError, UnicodeDecodeError):

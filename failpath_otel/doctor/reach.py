@@ -17,7 +17,7 @@ Look = Callable[[float], "list[Finding]"]
 
 
 @dataclass(frozen=True)
-class Visit:
+class Probe:
     """A destination to look at."""
 
     check: str
@@ -25,14 +25,14 @@ class Visit:
     look: Look
 
 
-def visit_all(visits: Iterable[Visit], deadline: float) -> Iterator[Finding]:
-    """The findings of each visit, in order; one that is not back by ``deadline`` (monotonic seconds) is a finding too."""
-    started = [(visit, _start(visit, deadline)) for visit in visits]
-    for visit, answers in started:
+def probe_all(probes: Iterable[Probe], deadline: float) -> Iterator[Finding]:
+    """The findings of each probe, in order; one that is not back by ``deadline`` (monotonic seconds) is a finding too."""
+    started = [(probe, _start(probe, deadline)) for probe in probes]
+    for probe, answers in started:
         try:
             yield from answers.get(timeout=max(0.05, deadline - time.monotonic()))
-        except queue.Empty:  # noqa: PERF203 - each visit stands alone
-            yield no_answer(visit.check, f"{visit.where} gave no answer within the time")
+        except queue.Empty:  # noqa: PERF203 - each probe stands alone
+            yield no_answer(probe.check, f"{probe.where} gave no answer within the time")
 
 
 def no_answer(check: str, what: str) -> Finding:
@@ -45,9 +45,9 @@ def no_answer(check: str, what: str) -> Finding:
     )
 
 
-def connects(check: str, where: str) -> Visit:
-    """A visit that only connects: for destinations that are not ours to send to."""
-    return Visit(check, where, lambda seconds: _connect(where, check, seconds))
+def connects(check: str, where: str) -> Probe:
+    """A probe that only connects: for destinations that are not ours to send to."""
+    return Probe(check, where, lambda seconds: _connect(where, check, seconds))
 
 
 def _connect(where: str, check: str, seconds: float) -> list[Finding]:
@@ -67,15 +67,15 @@ def _connect(where: str, check: str, seconds: float) -> list[Finding]:
     return []
 
 
-def _start(visit: Visit, deadline: float) -> queue.Queue[list[Finding]]:
+def _start(probe: Probe, deadline: float) -> queue.Queue[list[Finding]]:
     answers: queue.Queue[list[Finding]] = queue.Queue()
 
     def look() -> None:
         try:
-            found = visit.look(max(0.05, deadline - time.monotonic()))
+            found = probe.look(max(0.05, deadline - time.monotonic()))
         except Exception as error:  # a finding, too: an examination does not end amid itself
-            found = [no_answer(visit.check, f"{visit.where} cannot be asked: {type(error).__name__}: {error}")]
+            found = [no_answer(probe.check, f"{probe.where} cannot be asked: {type(error).__name__}: {error}")]
         answers.put(found)
 
-    threading.Thread(target=look, name=f"failpath-otel doctor {visit.where}", daemon=True).start()
+    threading.Thread(target=look, name=f"failpath-otel doctor {probe.where}", daemon=True).start()
     return answers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -21,6 +21,13 @@ from failpath_otel.events.text import MAX_ID_CHARS, clip, clip_middle, scrub
 IDENTITY = (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)
 _PREFIX_CHARS = len(semconv.METADATA_PREFIX)
 _OUTCOME_ID = re.compile(r"((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-end")
+
+
+class RunIdentity(NamedTuple):
+    """Which run of which flow."""
+
+    flow_key: str
+    run_id: str
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Our own requests leave past the tools that would trace them.
 
-OpenTelemetry's instrumentations are told by a key in the context (``delivery/worker.py``). ddtrace and Sentry know nothing of
-it: the one wraps functions of `requests` and urllib3, the other those of `http.client`.
+OpenTelemetry's instrumentations are kept away by a key in the context (``delivery/worker.py``). ddtrace and Sentry know nothing
+of it: the one wraps functions of `requests` and urllib3, the other those of `http.client`.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.integrations.requests import FlowOf, NoRun, Request, RunChooser, RunIdOf
-from failpath_otel.run import Run
+from failpath_otel.steps.run import Run
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -12,13 +12,13 @@ from weakref import WeakKeyDictionary
 
 from opentelemetry import context as otel_context
 
-from failpath_otel import context
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.notices import warn_once
-from failpath_otel.run import Run
-from failpath_otel.step import Step
+from failpath_otel.propagation.current import detach
+from failpath_otel.steps.run import Run
+from failpath_otel.steps.step import Step
 
 signals: Any = importlib.import_module("celery.signals")  # which has no types
 
@@ -167,7 +167,7 @@ class _Running:
         if self._step is not None:
             self._step.__exit__(kind, error, trace)
         self._run.__exit__(kind, error, trace)
-        context.detach(self._token)
+        detach(self._token)
         if otel_context.get_value(_TASK, current) is not self:
             # Another part has put its own context on above ours, or has taken it off already: it is not ours to change.
             otel_context.attach(current)
@@ -197,7 +197,7 @@ def connect(
     """Lets tasks of every Celery app in this process go on with the run of whoever sends them. Call it in both.
 
     Called again with the same client, as where a module is imported twice, it takes the place of the connection before, which
-    is warned of: no step is told twice.
+    is warned of: no step is recorded twice.
 
     ::
 

@@ -12,14 +12,15 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.context import Context
 
-from failpath_otel.baggage import NamedRun, in_header, remove
-from failpath_otel.carrier import unpack
 from failpath_otel.client import FailpathClient
-from failpath_otel.context import detach
 from failpath_otel.errors import ConfigError
+from failpath_otel.events.translate import RunIdentity
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.notices import warn_once
-from failpath_otel.run import Run
+from failpath_otel.propagation.baggage import in_header, remove
+from failpath_otel.propagation.carrier import unpack
+from failpath_otel.propagation.current import detach
+from failpath_otel.steps.run import Run
 
 R = TypeVar("R")
 Flow = str | FlowKey[Any]
@@ -98,7 +99,7 @@ class RunChooser(Generic[R]):
             return None
         header = request.header("baggage")
         if isinstance(run, Run):
-            named = NamedRun(run.flow_key, run.run_id) if run.recorder.propagates else None
+            named = RunIdentity(run.flow_key, run.run_id) if run.recorder.propagates else None
             return in_header(header or "", named)
         return None if header is None or run is None else in_header(header, None)
 

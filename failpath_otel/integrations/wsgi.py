@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.integrations.requests import FlowOf, NoRun, Request, RunChooser, RunIdOf
-from failpath_otel.run import Run
+from failpath_otel.steps.run import Run
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]

@@ -1,6 +1,6 @@
 """Span rules: spans of any library become steps without touching code. Pure, save that `file` reads a file.
 
-`rule` has the rules as data, `file` the same as JSON, `matching` and `telling` what they say of a span; the processor inside a
+`rule` has the rules as data, `file` the same as JSON, `matching` and `outcome` what they say of a span; the processor inside a
 service and the server behind a Collector use these alike.
 """
 

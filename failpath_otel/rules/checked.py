@@ -1,4 +1,4 @@
-"""Whether a rule makes sense, told with the place of what does not. The file's reader and `SpanRule` itself ask here."""
+"""Whether a rule makes sense, and the place of what does not. The file's reader and `SpanRule` itself ask here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Conditions, compiled: what they say of a span that has ended, and of one that has only begun.
 
 A span that has only begun may still be given attributes, so a condition on one that is not there yet is open. That is what
-keeps a start from being told of a step that the end would know to be another.
+keeps a start from being recorded for a step that the end would know to be another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``spans.json``: rules as a file. Each fault is told with the file, the line and the JSON path."""
+"""``spans.json``: rules as a file. Each fault is reported with the file, the line and the JSON path."""
 
 from __future__ import annotations
 

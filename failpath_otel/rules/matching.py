@@ -7,44 +7,37 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from failpath_otel.events.text import MAX_ID_CHARS, identifier
-from failpath_otel.events.translate import Identity
+from failpath_otel.events.translate import Identity, RunIdentity
 from failpath_otel.rules.conditions import Compiled, Verdict, as_subject, text_test
+from failpath_otel.rules.outcome import OutcomeRule
 from failpath_otel.rules.rule import SpanRule, SpanRules
-from failpath_otel.rules.telling import Telling
 from failpath_otel.rules.terms import KINDS, Attribute, Baggage, RunSource
 
 MAX_NAMES: Final = 4096
 """Of spans, for which is remembered which rules come into question."""
 
 
-class KnownRun(NamedTuple):
-    """A run that is known where a span begins."""
-
-    flow_key: str
-    run_id: str
-
-
-class Surroundings(NamedTuple):
+class StartContext(NamedTuple):
     """What is known where a span begins, beside the span itself."""
 
-    parent: KnownRun | None = None
+    parent: RunIdentity | None = None
     """The run of the step around, or of ``with run:``."""
-    remote: KnownRun | None = None
+    remote: RunIdentity | None = None
     """The run that baggage names."""
     baggage: Mapping[str, object] = {}
 
 
-NOWHERE: Final = Surroundings()
+NO_CONTEXT: Final = StartContext()
 
 
 @dataclass(frozen=True)
-class Ruled:
+class SpanView:
     """What a span is asked for. ``kind`` is one of `terms.KINDS`, ``trace_id`` hexadecimal digits."""
 
     kind: str
     trace_id: str
     attributes: Mapping[str, Any]
-    surroundings: Surroundings = NOWHERE
+    start_context: StartContext = NO_CONTEXT
 
 
 class Match(NamedTuple):
@@ -61,7 +54,7 @@ class CompiledRule:
     def __init__(self, rule: SpanRule, number: int) -> None:
         self.rule = rule
         self.number = number
-        self.telling = Telling(rule)
+        self.outcome = OutcomeRule(rule)
         self.ignores = rule.ignore
         self._name = None if rule.name is None else text_test(rule.name)
         self._scope = None if rule.scope is None else text_test(rule.scope)
@@ -77,7 +70,7 @@ class CompiledRule:
         """Every attribute that the rule looks at."""
         sources = (self.rule.flow, self.rule.step, *self.rule.run)
         named = {source.name for source in sources if isinstance(source, Attribute)}
-        return frozenset({*self._conditions.names, *self.telling.names, *named})
+        return frozenset({*self._conditions.names, *self.outcome.names, *named})
 
     def admits_scope(self, scope: str) -> bool:
         """Whether spans of this instrumentation scope may match."""
@@ -93,7 +86,7 @@ class CompiledRule:
             return Verdict.NO
         return self._conditions.verdict(attributes, ended=ended)
 
-    def named(self, span: Ruled, *, ended: bool) -> Match | None:
+    def named(self, span: SpanView, *, ended: bool) -> Match | None:
         """The step that a span is, or ``None`` where that is open until its end."""
         run_id, flow_of_run = "", ""
         for source in self.rule.run:
@@ -113,19 +106,19 @@ class CompiledRule:
             return Match(self, Identity(flow, run_id, step))
         return Match(self, None, lacking) if ended else None
 
-    def _run(self, source: RunSource, span: Ruled) -> tuple[str, str] | None:
+    def _run(self, source: RunSource, span: SpanView) -> tuple[str, str] | None:
         if source == "trace":
             return ("", span.trace_id) if span.trace_id else None
         if isinstance(source, Attribute):
             value: object = span.attributes.get(source.name)
         elif isinstance(source, Baggage):
-            value = _believable(span.surroundings.baggage.get(source.name))
+            value = _believable(span.start_context.baggage.get(source.name))
         else:
-            return self._known(span.surroundings.parent if source == "parent" else span.surroundings.remote, span)
+            return self._known(span.start_context.parent if source == "parent" else span.start_context.remote, span)
         run_id = identifier(as_subject(value))
         return ("", run_id) if run_id else None
 
-    def _known(self, run: KnownRun | None, span: Ruled) -> tuple[str, str] | None:
+    def _known(self, run: RunIdentity | None, span: SpanView) -> tuple[str, str] | None:
         """The run, unless it is one of another flow: its id would mean another run there."""
         if run is None or (self.rule.flow is not None and _key(self.rule.flow, span.attributes) != run.flow_key):
             return None
@@ -176,7 +169,7 @@ class CompiledRules:
         )
 
 
-def decided_at_start(possible: tuple[CompiledRule, ...], span: Ruled) -> tuple[Match | None, bool]:
+def decided_at_start(possible: tuple[CompiledRule, ...], span: SpanView) -> tuple[Match | None, bool]:
     """The rule and step of a span that begins, if these are certain; else whether they are open until its end."""
     for rule in possible:
         verdict = rule.verdict(span.kind, span.attributes, ended=False)
@@ -191,7 +184,7 @@ def decided_at_start(possible: tuple[CompiledRule, ...], span: Ruled) -> tuple[M
     return None, False
 
 
-def decided_at_end(possible: tuple[CompiledRule, ...], span: Ruled) -> Match | None:
+def decided_at_end(possible: tuple[CompiledRule, ...], span: SpanView) -> Match | None:
     """The rule that a span which has ended matches, and its step."""
     for rule in possible:
         if rule.verdict(span.kind, span.attributes, ended=True) is Verdict.YES:

@@ -59,7 +59,7 @@ class SpanRule:
         success: Conditions under which the step succeeded although the span's status is ERROR.
         skipped: When the step counts as skipped.
         ignore: Spans that match are left out, whatever later rules say.
-        running: False: the step is told of at its end alone.
+        running: False: the step has no running event, only its outcome.
         description: For readers; warnings name the rule by it.
 
     Raises:

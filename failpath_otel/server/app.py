@@ -14,19 +14,20 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from failpath_otel.server import otlp, page
-from failpath_otel.server.about import About
-from failpath_otel.server.intake import Endpoint, Intake
-from failpath_otel.server.lifetime import Lifetime
-from failpath_otel.server.noticed import Watch
-from failpath_otel.server.problem import Problem
-from failpath_otel.server.reads import NothingKept, Reads
-from failpath_otel.server.security import Guard
+from failpath_otel.server.http.problem import Problem
+from failpath_otel.server.http.security import Guard
+from failpath_otel.server.http.shutdown import Lifetime
+from failpath_otel.server.intake.diagnostics import Watch
+from failpath_otel.server.intake.http import Endpoint, Intake
+from failpath_otel.server.otlp.decode import LOGS, TRACES
+from failpath_otel.server.routes import page
+from failpath_otel.server.routes.about import About
+from failpath_otel.server.routes.reads import NothingKept, Reads
 from failpath_otel.server.services import Services
 from failpath_otel.server.settings import Settings
 
 if TYPE_CHECKING:  # gRPC is imported only where it is asked for
-    from failpath_otel.server.otlp_grpc import GrpcReceiver
+    from failpath_otel.server.intake.grpc import GrpcReceiver
 
 
 def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: GrpcReceiver | None = None) -> Starlette:
@@ -47,7 +48,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: G
     async def lifespan(_: Starlette) -> AsyncGenerator[None, None]:
         await services.start()
         if receiver is not None:
-            await receiver.start(_intake(services, lifetime), services.noticed, lifetime)
+            await receiver.start(_intake(services, lifetime), services.diagnostics, lifetime)
         try:
             yield
         finally:
@@ -58,7 +59,7 @@ def create_app(settings: Settings, lifetime: Lifetime | None = None, receiver: G
 
     app = Starlette(
         routes=[*api_routes(services, lifetime), *page.routes()],
-        middleware=[Middleware(Watch, noticed=services.noticed), Middleware(Guard, settings=settings)],
+        middleware=[Middleware(Watch, diagnostics=services.diagnostics), Middleware(Guard, settings=settings)],
         exception_handlers={Problem: _problem, HTTPException: _http_exception},
         lifespan=lifespan,
     )
@@ -72,8 +73,8 @@ def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
     about = About(services)
     return [
         Route("/v1/events", Endpoint(intake.events), methods=["POST"]),
-        Route("/v1/traces", Endpoint(partial(intake.otlp, otlp.TRACES)), methods=["POST"]),
-        Route("/v1/logs", Endpoint(partial(intake.otlp, otlp.LOGS)), methods=["POST"]),
+        Route("/v1/traces", Endpoint(partial(intake.otlp, TRACES)), methods=["POST"]),
+        Route("/v1/logs", Endpoint(partial(intake.otlp, LOGS)), methods=["POST"]),
         *(Route(path, read, methods=["GET"]) for path, read in _reads(services, lifetime).items()),
         Route("/api/intake", about.intake, methods=["GET"]),
         Route("/api/about", about.about, methods=["GET"]),
@@ -83,14 +84,14 @@ def api_routes(services: Services, lifetime: Lifetime) -> list[BaseRoute]:
 
 
 def _intake(services: Services, lifetime: Lifetime) -> Intake:
-    return Intake(services.taker, services.noticed, lifetime, services.decoders, services.rules)
+    return Intake(services.sink, services.diagnostics, lifetime, services.decoders, services.rules)
 
 
 def _reads(services: Services, lifetime: Lifetime) -> dict[str, Callable[[Request], Awaitable[Response]]]:
-    if services.kept is None:
+    if services.storage is None:
         refuse = NothingKept(services.destination).refuse
         return dict.fromkeys(("/api/flows", "/api/flow", "/api/runs", "/api/run", "/api/run/events", "/api/live"), refuse)
-    reads = Reads(services.kept.queries, services.kept.changes, lifetime, services.readers)
+    reads = Reads(services.storage.queries, services.storage.changes, lifetime, services.readers)
     return {
         "/api/flows": reads.flows,
         "/api/flow": reads.flow,

@@ -17,13 +17,13 @@ import uvicorn
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.server.app import create_app
-from failpath_otel.server.lifetime import Lifetime
-from failpath_otel.server.own_address import is_own
+from failpath_otel.server.forward.own_address import is_own
+from failpath_otel.server.forward.untraced import untraced
+from failpath_otel.server.http.shutdown import Lifetime
 from failpath_otel.server.settings import Settings
-from failpath_otel.server.untraced import untraced
 
 if TYPE_CHECKING:
-    from failpath_otel.server.otlp_grpc import GrpcReceiver
+    from failpath_otel.server.intake.grpc import GrpcReceiver
 
 KEEP_ALIVE_SECONDS: Final = 120
 """Longer than senders keep idle connections (a Collector 90 s), so that they never write into one that just closed."""
@@ -146,10 +146,10 @@ def build(settings: Settings, listener: socket.socket, announce: Callable[[Addre
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 
-    def told() -> None:
+    def announce_address() -> None:
         announce(Address(url_of(listener), None if receiver is None else receiver.address))
 
-    return Server(config, lifetime, receiver, told)
+    return Server(config, lifetime, receiver, announce_address)
 
 
 def serve(settings: Settings, announce: Callable[[Address], None]) -> None:
@@ -171,7 +171,7 @@ def _receiver(settings: Settings, listener: socket.socket) -> GrpcReceiver | Non
         return None
     # gRPC takes no socket of ours and hardly says why it cannot have a port, so that is found out before.
     listen(settings.host, settings.grpc_port, "--grpc-port").close()
-    from failpath_otel.server.otlp_grpc import GrpcReceiver
+    from failpath_otel.server.intake.grpc import GrpcReceiver
 
     return GrpcReceiver(listener.getsockname()[0], settings.grpc_port, settings.ingest_key)
 

@@ -10,18 +10,18 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from failpath_otel.rules import CompiledRules
-from failpath_otel.server.bridge import Bridge
-from failpath_otel.server.forward import Forward
-from failpath_otel.server.ingest import Ingest
-from failpath_otel.server.intake_rows import IntakeCounts
-from failpath_otel.server.intake_view import retention_row, unknown_names
-from failpath_otel.server.live import Changes
-from failpath_otel.server.noticed import Noticed
-from failpath_otel.server.queries import Queries
-from failpath_otel.server.retention import Retention
+from failpath_otel.server.api.intake import IntakeCounts
+from failpath_otel.server.forward.bridge import Bridge
+from failpath_otel.server.forward.forwarder import Forward
+from failpath_otel.server.intake.diagnostics import IntakeDiagnostics
+from failpath_otel.server.queries.intake_detail import retention_row, unknown_names
+from failpath_otel.server.queries.reader import Queries
 from failpath_otel.server.settings import Settings
-from failpath_otel.server.store import Store
-from failpath_otel.server.taking import Taker
+from failpath_otel.server.sink import EventSink
+from failpath_otel.server.store.changes import Changes
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.ingest import Ingest
+from failpath_otel.server.store.retention import Retention
 
 
 def _pool(name: str, threads: int) -> ThreadPoolExecutor:
@@ -29,7 +29,7 @@ def _pool(name: str, threads: int) -> ThreadPoolExecutor:
 
 
 @dataclass
-class Kept:
+class Storage:
     """What a server has that keeps events: the runs, and news of them."""
 
     store: Store
@@ -52,17 +52,17 @@ class Services:
     """One server's parts.
 
     Attributes:
-        settings: What the server was told.
-        taker: Where events go that come in.
-        kept: ``None`` where nothing is kept.
+        settings: The server's settings.
+        sink: Where events go that come in.
+        storage: ``None`` where nothing is stored.
         forward: ``None`` where events do not go on to another server.
     """
 
     settings: Settings
-    taker: Taker
-    kept: Kept | None
+    sink: EventSink
+    storage: Storage | None
     forward: Forward | None = None
-    noticed: Noticed = field(default_factory=Noticed)
+    diagnostics: IntakeDiagnostics = field(default_factory=IntakeDiagnostics)
     readers: ThreadPoolExecutor = field(default_factory=lambda: _pool("read", 4))
     # One thread: decoding holds the interpreter's lock, and two would only fight the event loop for it.
     decoders: ThreadPoolExecutor = field(default_factory=lambda: _pool("decode", 1))
@@ -74,12 +74,12 @@ class Services:
         Raises:
             ConfigError: The database cannot be used.
         """
-        ingest, kept = (None, None) if settings.db is None else _keeping(settings.db, settings)
+        ingest, storage = (None, None) if settings.db is None else _open_storage(settings.db, settings)
         if settings.forward is None:
             assert ingest is not None, "Settings see to it that a server without a store forwards"
-            return cls(settings, ingest, kept)
+            return cls(settings, ingest, storage)
         forward = Forward(settings.forward)
-        return cls(settings, Bridge(forward, ingest), kept, forward)
+        return cls(settings, Bridge(forward, ingest), storage, forward)
 
     @cached_property
     def rules(self) -> CompiledRules | None:
@@ -88,7 +88,7 @@ class Services:
 
     async def start(self) -> None:
         """Begins to take events."""
-        self.taker.start()
+        self.sink.start()
 
     @property
     def destination(self) -> str:
@@ -102,18 +102,18 @@ class Services:
 
     async def close(self) -> None:
         """Finishes what was taken, within its bounds, and lets go of the database."""
-        await self.taker.close()
+        await self.sink.close()
         for pool in (self.decoders, self.readers):
             pool.shutdown(wait=False, cancel_futures=True)
-        if self.kept is not None:
+        if self.storage is not None:
             # A writer that hangs would hold up the closing of its connection; the end of the process closes it as well.
-            closing = asyncio.get_running_loop().run_in_executor(None, self.kept.store.close)
+            closing = asyncio.get_running_loop().run_in_executor(None, self.storage.store.close)
             await asyncio.wait((closing,), timeout=0.2)
 
 
-def _keeping(db: str, settings: Settings) -> tuple[Ingest, Kept]:
+def _open_storage(db: str, settings: Settings) -> tuple[Ingest, Storage]:
     store = Store.open(db)
     retention = Retention(settings.retain_seconds, settings.max_size_bytes)
     ingest = Ingest(store, settings.flows, retention=retention)
     queries = Queries(store, settings.flows, stuck_after_seconds=settings.stuck_after_seconds)
-    return ingest, Kept(store, queries, ingest.changes, ingest, retention)
+    return ingest, Storage(store, queries, ingest.changes, ingest, retention)

@@ -1,4 +1,4 @@
-"""What a server is told when it starts. Frozen; the environment is read by the command line, not here."""
+"""The settings of one server. Frozen; the environment is read by the command line, not here."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import ipaddress
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from failpath_otel.errors import ConfigError
+from failpath_otel.events.step import StepEvent
 from failpath_otel.flows import DEFAULT_PATH, Flows
 from failpath_otel.rules import SpanRules
-from failpath_otel.server.upstream import Destination
 
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 4600
@@ -33,6 +33,39 @@ _UNSEEN: Final = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
 _DB_FILE: Final = "failpath.db"
 
 
+class Upstream(Protocol):
+    """Takes batches of events there. Called from one thread."""
+
+    def export(self, batch: Sequence[StepEvent], /, *, timeout_millis: int) -> None:
+        """Returning means that all of the batch is taken.
+
+        Raises:
+            RetryableError: Not now.
+            RejectedError: The named events are refused for good, the others are taken.
+            BatchRefusedError: The batch is refused for what is in it, nobody says which event.
+            UnauthorizedError: The key is refused.
+            ExportError: What is there takes no events.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of the connection."""
+        ...
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where events go on to.
+
+    Args:
+        url: The base URL, for people and for the check that a server does not send to itself.
+        connect: Makes what sends there; called once for each thread that sends.
+    """
+
+    url: str
+    connect: Callable[[], Upstream] = field(repr=False)
+
+
 @dataclass(frozen=True)
 class Settings:
     """One server.
@@ -48,7 +81,7 @@ class Settings:
         max_size_bytes: The oldest runs are deleted when the SQLite database holds more; ``None``: no bound.
         token: What readers must show; ``None`` asks nothing of them.
         ingest_key: What senders must show; ``None`` asks nothing of them.
-        allowed_hosts: Names beside the loopback ones under which the server may be called.
+        allowed_hosts: NameCache beside the loopback ones under which the server may be called.
         forward: The server to which events go on.
         rules: Which spans of others are steps.
         trace_url: The address of a trace in another tool, with ``{trace_id}`` and, if it takes one, ``{span_id}`` in it.

@@ -39,12 +39,12 @@ def flows_of_server(url: str, token: str | None) -> list[Flow]:
     """
     address = checked_endpoint("--from-server", url) + "/api/flows"
     try:
-        told = msgspec.json.decode(_read(address, token), type=_Flows)
+        answer = msgspec.json.decode(_read(address, token), type=_Flows)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise ConfigError(f"{address} answers otherwise than a failpath-otel server does: {error}") from error
     return [
         Flow(flow.slug, flow.name, tuple(Node(node.step_key, node.label) for node in flow.nodes), tuple(flow.edges))
-        for flow in told.flows
+        for flow in answer.flows
     ]
 
 

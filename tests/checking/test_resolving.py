@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from failpath_otel.bindings import render_module
-from failpath_otel.checking import Finding, check_tree
+from failpath_otel.checking import Diagnostic, check_tree
 from failpath_otel.flows import Flow, Flows, Node
 
 FLOWS = Flows(
@@ -21,7 +21,7 @@ FLOWS = Flows(
 HEAD = "from failpath_otel import FailpathClient, FlowKey, Run, current_run\nfailpath = FailpathClient()\n"
 
 
-def found(folder: Path, code: str, head: str = HEAD, others: Mapping[str, str] | None = None) -> list[Finding]:
+def found(folder: Path, code: str, head: str = HEAD, others: Mapping[str, str] | None = None) -> list[Diagnostic]:
     for name, text in (others or {}).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def found(folder: Path, code: str, head: str = HEAD, others: Mapping[str, str] |
     return [finding for finding in check_tree([main], FLOWS).findings if finding.code != "not-reported"]
 
 
-def told(findings: list[Finding]) -> list[str]:
+def told(findings: list[Diagnostic]) -> list[str]:
     return [f"{finding.code} {finding.key}" if finding.key else finding.code for finding in findings]
 
 

@@ -20,7 +20,7 @@ from support.served import Client, Served, start, until
 from support.shop import Shop, assert_exact, run_ids, shop
 
 from failpath_otel import EventExporter, HttpExporter, StepEvent
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
 STRICT = ("--config", "yaml:processors::filter/failpath::error_mode: propagate")
 QUICKLY = ("--config", "yaml:exporters::otlp_http/failpath::retry_on_failure: {initial_interval: 50ms, max_interval: 500ms}")

@@ -118,7 +118,7 @@ def test_variables_of_clients_and_of_the_server_are_known() -> None:
 # Tracing
 
 SDK = "opentelemetry.sdk.trace.TracerProvider"
-OURS = ProcessorFacts(name="failpath_otel.processor.FailpathSpanProcessor", ours=True)
+OURS = ProcessorFacts(name="failpath_otel.tracing.processor.FailpathSpanProcessor", ours=True)
 BATCH = ProcessorFacts(name="opentelemetry.sdk.trace.export.BatchSpanProcessor", exporter="a.OTLPSpanExporter")
 
 

@@ -12,8 +12,8 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.propagate import extract
 
-from failpath_otel.baggage import MAX_HEADER_BYTES
 from failpath_otel.integrations import asgi, wsgi
+from failpath_otel.propagation.baggage import MAX_HEADER_BYTES
 from failpath_otel.testing import RecordingClient
 
 STRANGER = "failpath.flow.slug=checkout,failpath.run.id=theirs"

@@ -31,7 +31,7 @@ from failpath_otel import (
     StepEvent,
 )
 from failpath_otel.rules import CompiledRules
-from failpath_otel.server.otlp import decode_traces
+from failpath_otel.server.otlp.decode import decode_traces
 
 NAMES = ("GET", "GET /a", "POST /a", "send")
 KEYS = ("a", "b", "http.response.status_code", "error.type")

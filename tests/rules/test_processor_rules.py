@@ -188,9 +188,9 @@ def test_nothing_is_kept_of_spans_that_have_ended() -> None:
             alone.tracer.start_as_current_span("SELECT"),
         ):
             pass
-    ruling = alone.processor._ruling
-    assert ruling is not None
-    assert (ruling.kept, alone.processor._open) == ({}, {})
+    state = alone.processor._rule_state
+    assert state is not None
+    assert (state.open_spans, alone.processor._open_steps) == ({}, {})
 
 
 def test_a_match_without_a_run_id_is_no_step_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,15 +229,15 @@ FILE = json.dumps({"version": 1, "rules": [{"name": "x", "flow": "f", "step": "s
 
 def test_rules_come_from_the_argument_the_environment_or_the_nearest_file(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Alone().processor._ruling is None
+    assert Alone().processor._rule_state is None
     path = write(tmp_path, FILE)
-    assert Alone().processor._ruling is not None
-    assert Alone(rules=False).processor._ruling is None
+    assert Alone().processor._rule_state is not None
+    assert Alone(rules=False).processor._rule_state is None
     monkeypatch.setenv("FAILPATH_RULES", "false")
-    assert Alone().processor._ruling is None
+    assert Alone().processor._rule_state is None
     monkeypatch.setenv("FAILPATH_RULES", str(path))
     monkeypatch.chdir("/")
-    assert Alone().processor._ruling is not None
+    assert Alone().processor._rule_state is not None
 
 
 def test_a_broken_file_that_code_names_stops_construction(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from support.served import command, environment, start
 
 from failpath_otel import SpanRule, SpanRules
 from failpath_otel.rules import CompiledRules, parse_rules
-from failpath_otel.server.otlp import Decoded, decode_traces
+from failpath_otel.server.otlp.decode import Decoded, decode_traces
 
 RULES: dict[str, Any] = {
     "version": 1,

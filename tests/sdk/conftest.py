@@ -10,8 +10,9 @@ from opentelemetry import trace
 from opentelemetry.util._once import Once
 from support.tracing import Alone, Tracing
 
-from failpath_otel import arrival, notices
+from failpath_otel import notices
 from failpath_otel.testing import RecordingClient
+from failpath_otel.tracing import late_provider
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +48,6 @@ def alone() -> Iterator[Alone]:
 @pytest.fixture
 def no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """The global tracer provider as it is in a process that has set none; what the test sets is taken back."""
-    arrival.forget_all()  # clients of other tests, which would be attached first
+    late_provider.forget_all()  # clients of other tests, which would be attached first
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())

@@ -15,9 +15,10 @@ from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 from support.tracing import Tracing
 
-from failpath_otel import ConfigError, RunPropagator, baggage, current_run
-from failpath_otel.baggage import NamedRun
-from failpath_otel.context import named_run
+from failpath_otel import ConfigError, RunPropagator, current_run
+from failpath_otel.events.translate import RunIdentity
+from failpath_otel.propagation import baggage
+from failpath_otel.propagation.current import named_run
 from failpath_otel.testing import RecordingClient
 
 W3C = W3CBaggagePropagator()
@@ -108,8 +109,8 @@ def test_a_run_of_this_process_goes_before_that_of_the_caller(client: RecordingC
     arriving("failpath.flow.slug=checkout,failpath.run.id=req_1")
     with client.run("payment", "2") as run:
         assert client.current_run() is run
-        assert named_run() == NamedRun("payment", "2")
-    assert named_run() == NamedRun("checkout", "req_1")
+        assert named_run() == RunIdentity("payment", "2")
+    assert named_run() == RunIdentity("checkout", "req_1")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_other_baggage_is_not_counted(client: RecordingClient) -> None:
 @given(st.text(min_size=1, max_size=512), st.text(min_size=1, max_size=512))
 def test_what_is_written_is_read_again_exactly_or_not_at_all(flow_key: str, run_id: str) -> None:
     carrier: dict[str, str] = {}
-    named = NamedRun(flow_key, run_id)
+    named = RunIdentity(flow_key, run_id)
     try:
         written = baggage.write(named, Context())
     except UnicodeEncodeError:  # lone surrogates are scrubbed before they come here
@@ -191,7 +192,7 @@ class TestHosts:
     def test_what_comes_in_is_read_as_ever(self) -> None:
         propagator = RunPropagator(W3C, hosts=[])
         context = propagator.extract({"baggage": "failpath.flow.slug=a,failpath.run.id=b"}, Context())
-        assert named_run(context) == NamedRun("a", "b")
+        assert named_run(context) == RunIdentity("a", "b")
         assert propagator.fields == W3C.fields
 
     @pytest.mark.parametrize("hosts", ["orders.internal", ["http://orders.internal"], [""], [7]])

@@ -15,7 +15,7 @@ from opentelemetry.context import Context
 from support.tracing import Tracing
 
 from failpath_otel import FailpathClient
-from failpath_otel.carrier import unpack
+from failpath_otel.propagation.carrier import unpack
 from failpath_otel.testing import RecordingClient
 
 

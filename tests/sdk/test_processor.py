@@ -290,7 +290,7 @@ def test_a_disabled_processor_does_nothing() -> None:
 def test_more_open_spans_than_can_be_kept_cost_the_oldest_its_outcome(
     alone: Alone, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("failpath_otel.processor._MAX_OPEN_SPANS", 2)
+    monkeypatch.setattr("failpath_otel.tracing.processor._MAX_OPEN_STEPS", 2)
     spans = [alone.tracer.start_span("pay", attributes={**STEP, "failpath.run.id": str(n)}) for n in range(3)]
     for span in spans:
         span.end()
@@ -334,7 +334,7 @@ def test_an_sdk_that_keeps_attributes_elsewhere_is_served_the_public_way(
         def __hash__(self) -> int:  # asked for where the attributes are looked into
             raise AttributeError("_attributes")
 
-    monkeypatch.setattr("failpath_otel.processor._FLOW_SLUG", Missing())
+    monkeypatch.setattr("failpath_otel.tracing.processor._FLOW_SLUG", Missing())
     client.run("checkout", "1").step("own", lambda: None)
     tracing.tracer.start_span("query").end()
     tracing.tracer.start_span("pay", attributes=STEP).end()

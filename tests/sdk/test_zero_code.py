@@ -18,7 +18,7 @@ from support.tracing import STEP, told
 
 from failpath_otel import FailpathClient, FailpathSpanProcessor, MemoryExporter, zero_code
 from failpath_otel.config import Options
-from failpath_otel.delivery import Delivery, stand_in
+from failpath_otel.delivery import Delivery, fallback
 from failpath_otel.testing import RecordingClient
 from failpath_otel.zero_code import ZeroCodeClient
 
@@ -27,7 +27,7 @@ from failpath_otel.zero_code import ZeroCodeClient
 def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process in which nothing was started, with an empty environment."""
     monkeypatch.setattr(zero_code, "_client", None)
-    monkeypatch.setattr(stand_in, "_own", {})  # clients that other tests left open
+    monkeypatch.setattr(fallback, "_own", {})  # clients that other tests left open
     for name in [name for name in os.environ if name.startswith("FAILPATH_")]:
         monkeypatch.delenv(name)
     yield

@@ -13,9 +13,10 @@ from support import databases
 from support.story import Clock, event, house, run
 
 from failpath_otel.events.step import StepError
-from failpath_otel.server import error_groups, retention
-from failpath_otel.server.fingerprint import fingerprint, normal
-from failpath_otel.server.retention import Retention
+from failpath_otel.server.queries import error_groups
+from failpath_otel.server.runs.fingerprint import fingerprint, normal
+from failpath_otel.server.store import error_counts, retention
+from failpath_otel.server.store.retention import Retention
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -118,7 +119,7 @@ def test_the_order_and_the_batches_of_arrival_make_no_difference(db, query):
 def test_a_transaction_that_fails_counts_no_failure(db, monkeypatch):
     from sqlalchemy.exc import OperationalError
 
-    from failpath_otel.server.ingest import StoreUnavailable
+    from failpath_otel.server.store.ingest import StoreUnavailable
 
     async def story():
         async with house(db) as home:
@@ -128,8 +129,8 @@ def test_a_transaction_that_fails_counts_no_failure(db, monkeypatch):
                 def fail(*_):
                     raise OperationalError("COMMIT", {}, Exception("disk is full"))
 
-                write = error_groups.ErrorTally.write
-                patched.setattr(error_groups.ErrorTally, "write", lambda *a: (write(*a), fail()))
+                write = error_counts.ErrorDelta.write
+                patched.setattr(error_counts.ErrorDelta, "write", lambda *a: (write(*a), fail()))
                 with pytest.raises(StoreUnavailable):
                     await home.tell(failure("x", run="r2"))
             assert await home.tell(failure("x", run="r3")) == (1, 0)
@@ -139,7 +140,7 @@ def test_a_transaction_that_fails_counts_no_failure(db, monkeypatch):
 
 
 def test_groups_stay_few_and_no_failure_is_lost_among_them(db, monkeypatch):
-    monkeypatch.setattr(error_groups, "MAX_GROUPS", 5)
+    monkeypatch.setattr(error_counts, "MAX_GROUPS", 5)
     monkeypatch.setattr(error_groups, "SHOWN", 3)
     words = [f"{a}{b}" for a in "abcde" for b in "xyz"]
 
@@ -166,7 +167,7 @@ def test_groups_stay_few_and_no_failure_is_lost_among_them(db, monkeypatch):
 
 def test_groups_go_with_the_events_that_they_are_of(db, query, monkeypatch):
     monkeypatch.setattr(retention, "ROUND_SECONDS", 0.01)
-    monkeypatch.setattr(error_groups, "MAX_GROUPS", 3)
+    monkeypatch.setattr(error_counts, "MAX_GROUPS", 3)
 
     async def until(condition):
         deadline = asyncio.get_running_loop().time() + 20

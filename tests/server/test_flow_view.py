@@ -13,7 +13,7 @@ from support import databases
 from support.story import event, flow_of, house, run
 
 from failpath_otel.flows import Flows
-from failpath_otel.server.cursor import BadQuery
+from failpath_otel.server.queries.cursor import BadQuery
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 

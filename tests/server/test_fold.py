@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from support.story import EPOCH, event, flow_of
 
 from failpath_otel.events.step import StepEvent
-from failpath_otel.server.derive import QUIET_US, RunState, derive
-from failpath_otel.server.fold import ORDER, Attempt, fact_of, fold
-from failpath_otel.server.histogram import Histogram, bucket_of
-from failpath_otel.server.projection import project
-from failpath_otel.server.recent import KnownRun
+from failpath_otel.server.runs.derive import QUIET_US, RunState, derive
+from failpath_otel.server.runs.fold import ORDER, FoldedAttempt, fact_of, fold
+from failpath_otel.server.runs.histogram import Histogram, bucket_of
+from failpath_otel.server.runs.projection import project
+from failpath_otel.server.store.run_cache import CachedRun
 
 START_US = EPOCH // 1000
 
@@ -138,7 +138,7 @@ _EVENTS = st.lists(
 )
 
 
-def _shape(folded: dict[str, tuple[Attempt, ...]]) -> object:
+def _shape(folded: dict[str, tuple[FoldedAttempt, ...]]) -> object:
     return sorted(folded.items())
 
 
@@ -153,7 +153,7 @@ def test_any_order_with_duplicates_folds_to_one_result(events: list[StepEvent], 
 def test_what_arrives_late_heals_what_was_folded_before(events: list[StepEvent], cut: int):
     """The writer folds step by step as events arrive; that must end where folding all at once ends."""
     facts = [fact_of(one) for one in {one.event_id: one for one in events}.values()]
-    known = KnownRun(1, 1, None)
+    known = CachedRun(1, 1, None)
     for part in (facts[:cut], facts[cut:]):
         known.add(part)
     assert known.steps == fold(facts)
@@ -175,9 +175,9 @@ def test_attempts_are_sane(events: list[StepEvent]):
 def test_the_projection_tells_the_same_status_as_the_detail(events: list[StepEvent], now: int):
     state = derived(*events, now=now, steps=("a", "b"))
     projection = project(fold(map(fact_of, events)), frozenset("ab"))
-    stands = projection.stands.name.lower()
+    stored = projection.state.name.lower()
     open_ = now * 10**6 <= QUIET_US
-    assert state.status == {"complete": "success", "waiting": "running" if open_ else "incomplete"}.get(stands, stands)
+    assert state.status == {"complete": "success", "waiting": "running" if open_ else "incomplete"}.get(stored, stored)
     assert {key: ORDER[rank] for key, rank in projection.ranks.items()} == {
         step.step_key: step.status for step in state.steps if step.status != "missing"
     }

@@ -19,7 +19,7 @@ from support.http_sink import HttpSink, always, hang, in_turn, reply, reset
 from support.otlp_bodies import END_NS, JSON, PROTOBUF, START_NS, json_span, json_traces, logs, step, traces
 from support.served import Client, Reply, event, until
 
-from failpath_otel.server import forward
+from failpath_otel.server.forward import forwarder
 
 LOG = "failpath_otel.server"
 KEY = "fp_project_1"
@@ -147,7 +147,7 @@ def test_requests_that_come_together_go_on_together(bridge, sink, client_of):
     replies = at_once([*senders, open_later])[:-1]
     assert [reply.status for reply in replies] == [202] * 20
     assert len(sink.stored) == 40
-    assert len(sink.requests) <= forward.CONNECTIONS + 2
+    assert len(sink.requests) <= forwarder.CONNECTIONS + 2
 
 
 def test_a_large_request_goes_on_in_several(bridge, sink):
@@ -261,7 +261,7 @@ def test_rejections_are_logged_once_not_for_each_batch(bridge, sink, caplog):
         for n in range(5):
             bridge.send_events(event("bad", f"s-{n}"))
     assert [record.message for record in caplog.records if "refuses events" in record.message] == [
-        f"{sink.url} refuses events, and so their senders are told: 1 events rejected; the first, bad-s-0-end: no run bad",
+        f"{sink.url} refuses events, and their senders get its reason: 1 events rejected; the first, bad-s-0-end: no run bad",
     ]
 
 
@@ -346,7 +346,7 @@ def test_senders_are_held_off_while_it_is_down_and_taken_when_it_is_back(bridge,
 
 
 def test_an_upstream_that_does_not_answer_holds_nobody_for_long(bridge, sink, monkeypatch):
-    monkeypatch.setattr(forward, "REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(forwarder, "REQUEST_SECONDS", 0.3)
     sink.answer = hang(sink)
     assert bridge.send_events(event("r")).status == 503
     sink.answer = None

@@ -17,11 +17,12 @@ from support.story import event, run
 
 from failpath_otel.errors import BatchRefusedError, ExportError, RetryableError
 from failpath_otel.events.step import StepEvent
-from failpath_otel.server import forward as forward_module
-from failpath_otel.server.forward import CONNECTIONS, Forward
-from failpath_otel.server.taking import Overloaded, UpstreamUnavailable
-from failpath_otel.server.upstream import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Destination, Outage
-from failpath_otel.server.waiting import MAX_PARCEL_BYTES, MAX_PARCEL_EVENTS
+from failpath_otel.server.forward import forwarder as forward_module
+from failpath_otel.server.forward.forwarder import CONNECTIONS, Forward
+from failpath_otel.server.forward.outage import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Outage
+from failpath_otel.server.forward.parcels import MAX_PARCEL_BYTES, MAX_PARCEL_EVENTS
+from failpath_otel.server.settings import Destination
+from failpath_otel.server.sink import Overloaded, UpstreamUnavailable
 
 LOG = "failpath_otel.server"
 

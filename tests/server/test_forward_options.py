@@ -10,7 +10,7 @@ from support.served import event
 from failpath_otel.cli.forwarding import destination_of
 from failpath_otel.cli.group import cli
 from failpath_otel.errors import ConfigError
-from failpath_otel.server.own_address import is_own
+from failpath_otel.server.forward.own_address import is_own
 from failpath_otel.server.serve import build, listen
 from failpath_otel.server.settings import Settings
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support.otlp_bodies import json_span, json_traces, step, traces
 from support.served import Client, Reply, event, in_thread
 
-from failpath_otel.server import otlp_schema
+from failpath_otel.server.otlp import schema
 from failpath_otel.server.settings import Settings
 
 PROTOBUF = "application/x-protobuf"
@@ -134,7 +134,7 @@ def test_any_damage_to_a_protobuf_span_beside_a_good_one(target, data):
     )
     for _ in range(data.draw(st.integers(1, 4))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    request = otlp_schema.Request()
+    request = schema.Request()
     scope = request.groups.add().scopes.add()
     # The id of the good one must differ from whatever the damaged one became.
     good.span_id = span_id[::-1]

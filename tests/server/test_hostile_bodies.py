@@ -10,11 +10,11 @@ import pytest
 from support.otlp_bodies import json_span, json_traces, step
 from support.served import event
 
-from failpath_otel.server.body import inflate
-from failpath_otel.server.intake import read_events
-from failpath_otel.server.otlp import decode_traces
-from failpath_otel.server.problem import Problem
-from failpath_otel.server.tolerant_json import MAX_REPAIR_BYTES, repaired
+from failpath_otel.server.http.body import inflate
+from failpath_otel.server.http.problem import Problem
+from failpath_otel.server.http.tolerant_json import MAX_REPAIR_BYTES, repaired
+from failpath_otel.server.intake.http import read_events
+from failpath_otel.server.otlp.decode import decode_traces
 
 MIB = 1024 * 1024
 

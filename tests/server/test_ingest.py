@@ -14,8 +14,8 @@ from support import databases
 from support.story import Clock, event, flow_of, house, run
 
 from failpath_otel.flows import Flows
-from failpath_otel.server.ingest import StoreUnavailable
-from failpath_otel.server.store import Store
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.ingest import StoreUnavailable
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -130,7 +130,7 @@ def test_arrival_order_cuts_and_restarts_do_not_change_what_is_known(db, query):
 
 
 def test_a_run_that_was_forgotten_is_read_again(db, monkeypatch):
-    monkeypatch.setattr("failpath_otel.server.recent.RecentRuns.get", lambda self, key: None)
+    monkeypatch.setattr("failpath_otel.server.store.run_cache.RunCache.get", lambda self, key: None)
 
     async def story():
         async with house(db) as home:
@@ -186,7 +186,7 @@ def test_a_nul_character_is_stored_or_rejected_never_an_outage(db):
 
 
 def test_a_locked_database_is_unavailable_for_now_and_loses_nothing_acknowledged(tmp_path, monkeypatch):
-    monkeypatch.setattr("failpath_otel.server.store.BUSY_TIMEOUT_MILLIS", 50)
+    monkeypatch.setattr("failpath_otel.server.store.database.BUSY_TIMEOUT_MILLIS", 50)
     path = tmp_path / "runs.db"
 
     async def story():
@@ -225,13 +225,13 @@ def test_a_transaction_that_fails_at_its_end_leaves_nothing_behind_also_not_in_m
     """The writer remembers runs, names and ids; what it learnt in a transaction that failed must be forgotten again."""
     from sqlalchemy.exc import OperationalError
 
-    from failpath_otel.server.tally import Tally
+    from failpath_otel.server.store.statistics_delta import StatisticsDelta
 
     async def story():
         async with house(db) as home:
             await home.tell(event("a"))
             with monkeypatch.context() as patched:
-                patched.setattr(Tally, "write", _raising(OperationalError("COMMIT", {}, Exception("disk is full"))))
+                patched.setattr(StatisticsDelta, "write", _raising(OperationalError("COMMIT", {}, Exception("disk is full"))))
                 with pytest.raises(StoreUnavailable, match="disk is full"):
                     await home.tell(event("b", "error"), event("new", flow="new"))
             assert await home.tell(event("b"), event("other", flow="new")) == (2, 0)
@@ -291,7 +291,7 @@ def test_kill_9_loses_nothing_acknowledged_and_leaves_runs_as_their_events_say(t
 
 
 def test_runs_are_judged_again_when_the_flows_file_changed(db, monkeypatch):
-    monkeypatch.setattr("failpath_otel.server.writer.Writer.rejudge.__defaults__", (2,))
+    monkeypatch.setattr("failpath_otel.server.store.writer.Writer.rejudge.__defaults__", (2,))
 
     async def story():
         two, three = flow_of("a", "b"), flow_of("a", "b", "c")

@@ -9,7 +9,7 @@ import pytest
 from support import databases
 from support.story import event, house, run
 
-from failpath_otel.server.ingest import Overloaded, StoreUnavailable
+from failpath_otel.server.store.ingest import Overloaded, StoreUnavailable
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 

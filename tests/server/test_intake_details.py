@@ -7,9 +7,9 @@ from support.otlp_bodies import JSON, PROTOBUF, json_span, json_traces
 from support.served import Client, event, in_thread, until
 
 from failpath_otel.flows import parse_flows
-from failpath_otel.server.nearest import nearest
-from failpath_otel.server.noticed import MAX_CHARS, Noticed
-from failpath_otel.server.otlp_item import MAX_KINDS
+from failpath_otel.nearest import nearest
+from failpath_otel.server.intake.diagnostics import MAX_CHARS, IntakeDiagnostics
+from failpath_otel.server.otlp.item import MAX_KINDS
 from failpath_otel.server.settings import Settings
 
 FLOWS = parse_flows(
@@ -119,14 +119,14 @@ def test_half_named_spans_are_told_by_what_they_lack_and_where_they_came_from(se
 
 
 def test_what_senders_write_fills_no_memory():
-    noticed = Noticed()
+    diagnostics = IntakeDiagnostics()
     for number in range(500):
         letters = "".join(chr(ord("a") + int(digit)) for digit in str(number))
-        noticed.rejected([f"reason {letters} " + "x" * 1000])
-        noticed.incomplete({(("failpath.run.id",), f"service-{number}"): 1})
-    from failpath_otel.server.intake_rows import IntakeCounts
+        diagnostics.rejected([f"reason {letters} " + "x" * 1000])
+        diagnostics.incomplete({(("failpath.run.id",), f"service-{number}"): 1})
+    from failpath_otel.server.api.intake import IntakeCounts
 
-    counts = noticed.put_into(IntakeCounts(since="now"))
+    counts = diagnostics.put_into(IntakeCounts(since="now"))
     assert (len(counts.refusals), len(counts.incomplete_samples)) == (MAX_KINDS, MAX_KINDS)
     assert all(len(one.reason) <= MAX_CHARS and len(one.sample) <= MAX_CHARS for one in counts.refusals)
     assert counts.incomplete_samples[0].service == "service-499"
@@ -150,7 +150,7 @@ def test_the_nearest_name_is_the_one_that_is_written_most_alike(name, known, fou
 
 
 def test_deleted_runs_are_counted(tmp_path, monkeypatch):
-    from failpath_otel.server import retention
+    from failpath_otel.server.store import retention
 
     monkeypatch.setattr(retention, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr("failpath_otel.server.settings.MIN_RETAIN_SECONDS", 0)

@@ -7,7 +7,7 @@ import contextlib
 
 from support.story import Clock, event, house, run
 
-from failpath_otel.server.live import Changes
+from failpath_otel.server.store.changes import Changes
 
 QUICK = 0.01
 

@@ -14,8 +14,10 @@ from support.story import event, flow_of, house, run
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.step import StepError
-from failpath_otel.server import migration
-from failpath_otel.server.store import Store
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.migration import to_2
+from failpath_otel.server.store.migration.runner import STEPS
+from failpath_otel.server.store.tables import SCHEMA_VERSION
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -88,7 +90,7 @@ def schema(db):
 
 
 def test_everything_is_there_after_the_start_and_duplicates_are_still_known(db, monkeypatch, caplog):
-    monkeypatch.setattr(migration, "_AT_ONCE", 17)
+    monkeypatch.setattr(to_2, "_AT_ONCE", 17)
     events = events_of_many_runs()
     before = filled(db, events)
 
@@ -116,11 +118,11 @@ def test_a_database_that_was_brought_on_has_the_tables_of_a_new_one(db, query, t
 
 @pytest.mark.parametrize("steps", range(1, 4))
 def test_a_start_that_was_cut_off_is_gone_on_with_by_the_next(tmp_path, monkeypatch, steps):
-    monkeypatch.setattr(migration, "_AT_ONCE", 40)
+    monkeypatch.setattr(to_2, "_AT_ONCE", 40)
     db = str(tmp_path / "runs.db")
     before = filled(db, events_of_many_runs())
     left = iter(range(steps))
-    count = migration._count_failures
+    count = to_2._count_failures
 
     def cut_off(*arguments):
         if next(left, None) is None:
@@ -128,7 +130,7 @@ def test_a_start_that_was_cut_off_is_gone_on_with_by_the_next(tmp_path, monkeypa
         count(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(migration, "_count_failures", cut_off)
+        patched.setattr(to_2, "_count_failures", cut_off)
         if steps < 3:
             with pytest.raises(ConfigError, match="disk is full"):
                 Store.open(db)
@@ -163,6 +165,10 @@ def test_a_first_version_without_events_is_brought_on(db):
 
 def test_a_server_of_the_first_version_says_what_it_met(db, monkeypatch):
     Store.open(db).close()
-    monkeypatch.setattr("failpath_otel.server.tables.SCHEMA_VERSION", 1)
+    monkeypatch.setattr("failpath_otel.server.store.tables.SCHEMA_VERSION", 1)
     with pytest.raises(ConfigError, match="has schema version 2, this failpath-otel knows up to 1: upgrade failpath-otel"):
         Store.open(db)
+
+
+def test_the_steps_lead_from_version_1_to_todays_without_a_gap():
+    assert [step.to for step in STEPS] == list(range(2, SCHEMA_VERSION + 1))

@@ -12,9 +12,9 @@ from support.served import Client, Reply, event, in_thread
 
 from failpath_otel.cli.forwarding import destination_of
 from failpath_otel.server.app import create_app
-from failpath_otel.server.lifetime import Lifetime
-from failpath_otel.server.openapi import OPERATIONS, document
-from failpath_otel.server.page import routes as page_routes
+from failpath_otel.server.http.shutdown import Lifetime
+from failpath_otel.server.routes.openapi import OPERATIONS, document
+from failpath_otel.server.routes.page import routes as page_routes
 from failpath_otel.server.settings import Settings
 
 NOWHERE = destination_of("http://127.0.0.1:9", None)
@@ -50,8 +50,8 @@ def test_every_route_is_documented_and_every_documented_call_has_a_route(tmp_pat
             for method in route.methods or ()
         }
     finally:
-        if services.kept is not None:
-            services.kept.store.close()
+        if services.storage is not None:
+            services.storage.store.close()
     assert {pair for pair in served if pair[0] != "HEAD"} == {(operation.method, operation.path) for operation in OPERATIONS}
 
 

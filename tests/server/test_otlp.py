@@ -31,8 +31,8 @@ from support.otlp_bodies import (
 
 from failpath_otel.errors import EventError
 from failpath_otel.events.step import StepError, StepEvent
-from failpath_otel.server import otlp_schema
-from failpath_otel.server.otlp import decode_traces, log_answer, trace_answer
+from failpath_otel.server.otlp import protobuf, schema
+from failpath_otel.server.otlp.decode import decode_traces, log_answer, trace_answer
 
 METADATA = {"text": "t", "n": -7, "x": 0.5, "yes": True, "list": ["a", "b"], "empty": ""}
 FULL = step("r1") | {f"failpath.metadata.{name}": value for name, value in METADATA.items()}
@@ -174,7 +174,7 @@ def test_text_that_is_no_utf8_costs_only_its_characters():
 
 
 def _with_raw_spans(*spans: bytes) -> bytes:
-    request = otlp_schema.Request()
+    request = schema.Request()
     request.groups.add().scopes.add().items.extend(spans)
     return request.SerializeToString()
 
@@ -327,11 +327,10 @@ def test_a_resource_without_a_readable_service_leaves_the_service_unknown():
 
 
 def test_an_unexpected_fault_in_one_item_is_a_refusal_of_that_item(monkeypatch):
-    from failpath_otel.server import otlp_protobuf
 
-    real = otlp_protobuf.span_ended
+    real = protobuf.span_ended
     monkeypatch.setattr(
-        otlp_protobuf, "span_ended", lambda identity, facts: 1 / 0 if identity.run_id == "bad" else real(identity, facts)
+        protobuf, "span_ended", lambda identity, facts: 1 / 0 if identity.run_id == "bad" else real(identity, facts)
     )
     decoded = spans_of(traces(step("bad"), step("good")))
     assert ([event.run_id for event in decoded.events], decoded.rejected) == (
@@ -368,7 +367,7 @@ def test_our_reading_schema_has_the_numbers_of_the_official_one():
         "KeyValueList": common_pb2.KeyValueList,
     }
     renamed = {"groups": "resource_spans", "scopes": "scope_spans", "items": "spans"}
-    for message, fields in otlp_schema.FIELDS.items():
+    for message, fields in schema.FIELDS.items():
         known = official[message].DESCRIPTOR.fields_by_name
         for name, number, _ in fields:
             assert known[renamed.get(name, name)].number == number, (message, name)

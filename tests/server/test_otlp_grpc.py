@@ -20,7 +20,7 @@ from support.served import Client, in_thread, until
 
 from failpath_otel.cli.forwarding import destination_of
 from failpath_otel.errors import ConfigError
-from failpath_otel.server import otlp_grpc
+from failpath_otel.server.intake import grpc as grpc_intake
 from failpath_otel.server.settings import Settings
 
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
@@ -197,7 +197,7 @@ def test_who_may_not_send_is_answered_before_anything_is_read(locked):
 
 
 def test_a_sender_that_stalls_is_told_to_send_again(api, monkeypatch):
-    monkeypatch.setattr(otlp_grpc, "READ_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(grpc_intake, "READ_TIMEOUT_SECONDS", 0.2)
     release = threading.Event()
 
     def late() -> Iterator[bytes]:
@@ -215,7 +215,7 @@ def test_a_fault_of_ours_is_internal_tells_nothing_of_the_inside_and_spoils_noth
         raise ZeroDivisionError("inside")
 
     with monkeypatch.context() as patch, caplog.at_level(logging.ERROR, "failpath_otel.server"):
-        patch.setattr("failpath_otel.server.intake.Intake.take", broken)
+        patch.setattr("failpath_otel.server.intake.http.Intake.take", broken)
         answer = call(api.grpc, span_by(10, "fault"))
     assert (answer.code, answer.details) == (CODES.INTERNAL, "The server met an error of its own; its log says more.")
     assert "ZeroDivisionError: inside" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 from support.served import Served
 
 import failpath_otel.server
-from failpath_otel.server.page import ADDRESSES
+from failpath_otel.server.routes.page import ADDRESSES
 
 STATIC = Path(failpath_otel.server.__file__).parent / "static"
 BUDGET_BYTES = 120_000

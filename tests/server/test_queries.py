@@ -11,7 +11,7 @@ from failpath_otel.errors import FailpathError
 from failpath_otel.events.step import StepError
 from failpath_otel.events.wire import to_wire
 from failpath_otel.flows import Flows
-from failpath_otel.server.cursor import BadQuery, Cursor, decode_cursor, encode_cursor
+from failpath_otel.server.queries.cursor import BadQuery, Cursor, decode_cursor, encode_cursor
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -342,7 +342,7 @@ def test_lists_do_not_read_payloads(tmp_path):
 
 
 def test_lists_are_read_by_an_index(tmp_path):
-    """No read of a list sorts or scans all runs: an index gives the newest of each standing, and only these few are sorted."""
+    """No read of a list sorts or scans all runs: an index gives the newest of each state, and only these few are sorted."""
     plans = []
 
     async def story():

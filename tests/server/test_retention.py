@@ -9,12 +9,12 @@ import pytest
 from support import databases
 from support.story import Clock, event, house, run
 
+from failpath_otel.cli.quantity import bytes_of, seconds_of
 from failpath_otel.errors import ConfigError
-from failpath_otel.server import retention
-from failpath_otel.server.quantity import bytes_of, seconds_of
-from failpath_otel.server.retention import Retention
 from failpath_otel.server.settings import Settings
-from failpath_otel.server.store import Store
+from failpath_otel.server.store import retention
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.retention import Retention
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 

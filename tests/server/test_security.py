@@ -12,7 +12,7 @@ from support.otlp_bodies import step, traces
 from support.served import Client, event, in_thread
 
 from failpath_otel.errors import ConfigError
-from failpath_otel.server.security import SECURITY_HEADERS
+from failpath_otel.server.http.security import SECURITY_HEADERS
 from failpath_otel.server.settings import Settings, default_db, host_name, is_loopback
 
 TOKEN = "reader-token-1"
@@ -114,7 +114,7 @@ def test_every_answer_carries_the_security_headers(api, path):
 
 
 def test_a_fault_of_ours_is_a_problem_that_tells_nothing_of_the_inside(api, monkeypatch, caplog):
-    from failpath_otel.server.queries import Queries
+    from failpath_otel.server.queries.reader import Queries
 
     monkeypatch.setattr(Queries, "flows", lambda _: 1 / 0)
     reply = api.get("/api/flows")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from failpath_otel.server import body
+from failpath_otel.server.http import body
 
 
 @pytest.mark.parametrize(

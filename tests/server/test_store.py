@@ -13,7 +13,7 @@ from sqlalchemy import text
 from support import databases
 
 from failpath_otel.errors import ConfigError
-from failpath_otel.server.store import Store
+from failpath_otel.server.store.database import Store
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -56,7 +56,9 @@ def test_a_second_server_on_the_same_database_is_a_clear_error(db):
 
 def test_a_killed_server_leaves_the_database_free(tmp_path):
     path = tmp_path / "runs.db"
-    code = f"import os; from failpath_otel.server.store import Store; Store.open({str(path)!r}); os.kill(os.getpid(), 9)"
+    code = (
+        f"import os; from failpath_otel.server.store.database import Store; Store.open({str(path)!r}); os.kill(os.getpid(), 9)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -9
     Store.open(path).close()
 

@@ -7,7 +7,7 @@ import itertools
 from support import databases
 from support.story import all_pages, event, house, run
 
-from failpath_otel.server import sifting
+from failpath_otel.server.queries import bounded_scan
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -57,11 +57,11 @@ def test_every_stuck_run_comes_once_over_all_pages_though_most_are_not(db):
 
 
 def test_a_call_ends_in_its_time_says_how_far_it_came_and_goes_on_from_there(db, monkeypatch):
-    monkeypatch.setattr(sifting, "_FIRST_LOOK", 7)
-    monkeypatch.setattr(sifting, "_LONGEST_LOOK", 7)
+    monkeypatch.setattr(bounded_scan, "_FIRST_LOOK", 7)
+    monkeypatch.setattr(bounded_scan, "_LONGEST_LOOK", 7)
     # Each look at the clock takes most of a call's time.
-    ticks = itertools.count(step=sifting.SECONDS * 0.6)
-    monkeypatch.setattr(sifting.Bound.__init__, "__defaults__", (lambda: next(ticks),))
+    ticks = itertools.count(step=bounded_scan.SECONDS * 0.6)
+    monkeypatch.setattr(bounded_scan.Bound.__init__, "__defaults__", (lambda: next(ticks),))
 
     async def story():
         async with house(db) as home:

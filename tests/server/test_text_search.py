@@ -9,8 +9,8 @@ from support import databases
 from support.story import all_pages, event, house, run
 
 from failpath_otel.events.step import StepError
-from failpath_otel.server import sifting, text_search
-from failpath_otel.server.cursor import BadQuery
+from failpath_otel.server.queries import bounded_scan, text_search
+from failpath_otel.server.queries.cursor import BadQuery
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -123,10 +123,10 @@ def test_where_many_ids_begin_with_the_text_the_one_that_equals_it_still_comes_f
 
 
 def test_a_call_ends_in_its_time_says_how_far_it_came_and_goes_on_from_there(db, monkeypatch):
-    monkeypatch.setattr(sifting, "_FIRST_LOOK", 7)
-    monkeypatch.setattr(sifting, "_LONGEST_LOOK", 7)
+    monkeypatch.setattr(bounded_scan, "_FIRST_LOOK", 7)
+    monkeypatch.setattr(bounded_scan, "_LONGEST_LOOK", 7)
     # Each look at the clock takes most of a call's time.
-    ticks = itertools.count(step=sifting.SECONDS * 0.6)
+    ticks = itertools.count(step=bounded_scan.SECONDS * 0.6)
     monkeypatch.setattr(text_search.search_text, "__defaults__", (lambda: next(ticks),))
 
     async def story():

@@ -9,7 +9,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from failpath_otel.events.step import StepEvent
-from failpath_otel.server.otlp import Decoded, decode_logs, decode_traces
+from failpath_otel.server.otlp.decode import Decoded, decode_logs, decode_traces
 
 JSON = "application/json"
 PROTOBUF = "application/x-protobuf"

@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.flows import Flows, parse_flows
-from failpath_otel.server.ingest import Ingest
-from failpath_otel.server.live import Changes
-from failpath_otel.server.queries import Queries
-from failpath_otel.server.store import Store
+from failpath_otel.server.queries.reader import Queries
+from failpath_otel.server.store.changes import Changes
+from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.ingest import Ingest
 
 T = TypeVar("T")
 SECOND = 1_000_000_000

@@ -7,14 +7,14 @@ import socket
 import uvicorn
 
 from failpath_otel import FailpathClient
-from failpath_otel.cli.lifeline import hold
+from failpath_otel.cli.parent_watch import watch_parent
 from failpath_otel.cli.shop.service import create_app
 from failpath_otel.cli.shop.telemetry import export_traces, instrument
 
 
 def main() -> None:
     """Serves until the process that started it ends it, or is gone."""
-    hold()
+    watch_parent()
     provider = export_traces("shop")
     failpath = FailpathClient(capture_stack=True)
 

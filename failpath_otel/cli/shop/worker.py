@@ -9,13 +9,13 @@ import sys
 import threading
 
 from failpath_otel import FailpathClient
-from failpath_otel.cli.lifeline import hold
+from failpath_otel.cli.parent_watch import watch_parent
 from failpath_otel.cli.shop.telemetry import export_traces
 
 
 def main(run_id: str) -> None:
     """Takes two steps and stays within the third."""
-    hold()
+    watch_parent()
     export_traces("shop-worker")
     failpath = FailpathClient()
     run = failpath.run("checkout", run_id=run_id, metadata={"channel": "phone"})

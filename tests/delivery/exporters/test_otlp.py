@@ -23,7 +23,7 @@ from support.served import in_thread, until
 from support.shop import assert_exact, shop
 
 from failpath_otel import FailpathClient, HttpExporter, StepEvent
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 from failpath_otel.server.settings import Settings
 
 Client = Callable[..., FailpathClient]

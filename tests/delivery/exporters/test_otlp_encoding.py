@@ -19,9 +19,9 @@ from support.otlp_backend import plain
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import StepError, StepEvent
 from failpath_otel.events.translate import last_part
-from failpath_otel.exporters import otlp_encoding
-from failpath_otel.exporters.otlp_encoding import Encoder
-from failpath_otel.server.otlp import decode_logs
+from failpath_otel.exporters.otlp import encoding
+from failpath_otel.exporters.otlp.encoding import Encoder
+from failpath_otel.server.otlp.decode import decode_logs
 from failpath_otel.version import VERSION
 
 NOW = 1_800_000_000_000_000_000
@@ -153,7 +153,7 @@ def test_many_services_are_all_told_apart() -> None:
 
 
 def test_a_batch_over_the_limit_goes_in_several_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_encoding, "MAX_BODY_BYTES", 10_000)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 10_000)
     events = [event(number, service=f"s{number % 3}", metadata={"text": "x" * 500}) for number in range(1, 101)]
     sent = bodies(events)
     assert 5 < len(sent) < 20

@@ -14,8 +14,8 @@ from support.otlp_grpc import Call, GrpcSink, grpc_sink, hang, refused
 
 from failpath_otel import FailpathClient
 from failpath_otel.errors import RejectedError, RetryableError, UnauthorizedError
-from failpath_otel.exporters import otlp_encoding
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp import encoding
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
 Client = Callable[..., FailpathClient]
 Code = grpc.StatusCode
@@ -168,7 +168,7 @@ def test_a_server_that_hangs_is_left_at_the_timeout(
 def test_the_timeout_is_for_the_batch_however_many_calls_it_takes(
     grpc_server: GrpcSink, exporter: Exporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(otlp_encoding, "MAX_BODY_BYTES", 1)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1)
 
     def answer(call: Call, context: Any) -> ExportLogsServiceResponse:
         grpc_server.released.wait(0.1)

@@ -18,8 +18,8 @@ from support.http_sink import Answer, HttpSink, Request, always, hang, in_turn, 
 
 from failpath_otel import FailpathClient
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
-from failpath_otel.exporters import otlp_encoding
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp import encoding
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
 Client = Callable[..., FailpathClient]
 
@@ -142,7 +142,7 @@ def test_a_redirect_is_not_followed(sink: HttpSink) -> None:
 
 
 def test_a_request_that_is_refused_takes_no_other_of_the_batch_down(sink: HttpSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_encoding, "MAX_BODY_BYTES", 1)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1)
     sink.answer = in_turn(sink, TAKEN, always(400), TAKEN)
     with pytest.raises(RejectedError) as caught:
         export(sink, 1, 2, 3)
@@ -212,7 +212,7 @@ def test_the_variable_for_the_timeout_holds_where_it_is_less(sink: HttpSink, tim
 
 
 def test_the_timeout_is_for_the_batch_however_many_requests_it_takes(sink: HttpSink, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otlp_encoding, "MAX_BODY_BYTES", 1)
+    monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1)
 
     def answer(request: Request, connection: socket.socket) -> None:
         sink.released.wait(0.1)

@@ -19,8 +19,8 @@ from support.delivery import event
 
 from failpath_otel import ConfigError, FailpathClient
 from failpath_otel.errors import ExportError
-from failpath_otel.exporters.otlp import OtlpExporter
-from failpath_otel.exporters.otlp_settings import OtlpSettings, read_settings
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
+from failpath_otel.exporters.otlp.settings import OtlpSettings, read_settings
 
 O = "OTEL_EXPORTER_OTLP_"  # noqa: E741 - the tables below read best with a short name
 

@@ -18,7 +18,7 @@ from support.delivery import event
 from support.otlp_grpc import grpc_sink
 
 from failpath_otel.errors import RetryableError
-from failpath_otel.exporters.otlp import OtlpExporter
+from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make certificates")
 

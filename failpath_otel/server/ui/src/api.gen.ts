@@ -164,7 +164,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The server's version and what it was told that pages need to know. */
+        /** The server's version and those of its settings that pages need. */
         get: operations["getAbout"];
         put?: never;
         post?: never;
@@ -661,7 +661,7 @@ export interface components {
          * @description How events go on to another server, since the start.
          *
          *         ``forwarded`` and ``rejected`` events were answered for by that server, ``held_back`` ones were left with their senders,
-         *         who were told to send them again, ``waiting`` ones are on their way. ``failing_since`` is null while it takes events.
+         *         who were asked to send them again, ``waiting`` ones are on their way. ``failing_since`` is null while it takes events.
          */
         ForwardState: {
             to: string;
@@ -696,7 +696,7 @@ export interface components {
          * @description Items, or requests as a whole, that were refused for one reason.
          *
          *         ``status`` is the answer to the whole request; null where single items were refused and the others were taken.
-         *         ``sample`` is what the newest sender was told; ``reason`` is the same without the values in it.
+         *         ``sample`` is the reason that the newest sender got; ``reason`` is the same without the values in it.
          */
         Refusal: {
             reason: string;

@@ -1,0 +1,1 @@
+"""Events as OTLP log records: what the exporter sends, how, and under which settings."""

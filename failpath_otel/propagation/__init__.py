@@ -1,0 +1,1 @@
+"""A run on its way: the current one of a context, in baggage, in a carrier, across threads."""

@@ -1,0 +1,1 @@
+"""Sending on what comes in, to the Failpath API or another server."""

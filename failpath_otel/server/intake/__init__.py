@@ -1,0 +1,1 @@
+"""What takes events, spans and log records, by HTTP and gRPC."""

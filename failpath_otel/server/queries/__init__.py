@@ -1,0 +1,1 @@
+"""What the JSON API reads from the store."""

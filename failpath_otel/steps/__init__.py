@@ -1,0 +1,1 @@
+"""Runs and steps: what an application calls."""

@@ -1,0 +1,188 @@
+"""Run: one execution of a flow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextvars import Token
+from types import MappingProxyType, TracebackType
+from typing import Any, Generic, TypeVar, cast, overload
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import NonRecordingSpan, SpanContext
+
+from failpath_otel.events.text import as_text, clip, new_run_id
+from failpath_otel.events.translate import RunIdentity
+from failpath_otel.propagation import baggage, carrier
+from failpath_otel.propagation.current import attach_run, attached_run, detach
+from failpath_otel.steps.attempt import Attempt, RunFacts
+from failpath_otel.steps.execution import Execution, call
+from failpath_otel.steps.recorder import Recorder
+from failpath_otel.steps.step import Step
+
+# What takes keys of fewer steps may be given a run that takes more: Run[str] is a Run[Literal["a"]].
+K_contra = TypeVar("K_contra", bound=str, contravariant=True)
+T = TypeVar("T")
+
+
+class Run(Generic[K_contra]):
+    """One execution of a flow. Creating it sends nothing; its steps do.
+
+    Two runs with the same flow and run id are one run. Made by `FailpathClient.run`. ``with run:`` makes it the current run
+    of this context, which ``@client.step(...)`` and `current_run` go by; other services learn of it through W3C baggage
+    (``docs/several-services.md``).
+    """
+
+    __slots__ = ("_facts", "_origin", "_recorder", "_tokens")
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        flow_key: object,
+        run_id: object,
+        metadata: Mapping[str, Any] | None,
+        origin: SpanContext | None = None,
+    ) -> None:
+        self._recorder = recorder
+        self._origin = origin
+        self._tokens: list[Token[Context]] = []
+        flow = recorder.identifier("flow key", flow_key)
+        # Asked of the text, not of the value: comparing a foreign object may do anything.
+        known = recorder.identifier("run id", run_id, empty="")
+        self._facts = RunFacts(recorder, flow, known or new_run_id(), recorder.metadata(metadata) if recorder.enabled else {})
+        recorder.check_key(flow)
+        if recorder.enabled:
+            recorder.tracing.tracer()  # a provider that came late is attached before the first foreign span of this run
+
+    def __repr__(self) -> str:
+        return f"Run(flow_key={self.flow_key!r}, run_id={self.run_id!r})"
+
+    @property
+    def flow_key(self) -> str:
+        """The flow's slug."""
+        return self._facts.flow_key
+
+    @property
+    def run_id(self) -> str:
+        """The id that tells this execution from others; generated where none was given."""
+        return self._facts.run_id
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The metadata of every event of this run: the client's and the run's, the latter wins."""
+        return MappingProxyType(self._facts.metadata)
+
+    @property
+    def recorder(self) -> Recorder:
+        """What the steps of one client share; internal."""
+        return self._recorder
+
+    @property
+    def facts(self) -> RunFacts:
+        """What every step of this run needs; internal."""
+        return self._facts
+
+    @overload
+    def step(self, step_key: K_contra, fn: None = None, *, metadata: Mapping[str, Any] | None = None) -> Step: ...
+
+    @overload
+    def step(
+        self, step_key: K_contra, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
+    ) -> Awaitable[T]: ...
+
+    @overload
+    def step(self, step_key: K_contra, fn: Callable[[], T], *, metadata: Mapping[str, Any] | None = None) -> T: ...
+
+    def step(self, step_key: str, fn: Callable[[], Any] | None = None, *, metadata: Mapping[str, Any] | None = None) -> Any:
+        """Runs ``fn`` as a step of this run, or, without it, gives a `Step` for ``with``, ``async with`` or ``@``.
+
+        ``running`` is recorded before ``fn`` is called. Its value is passed through; where it is an awaitable, so is what
+        comes back, and the step ends when that is awaited. An exception ends the step as ``error`` and leaves as the same
+        object.
+
+        Args:
+            step_key: The step's key within the flow.
+            fn: Called without arguments.
+            metadata: Added to the client's and the run's; the step's wins. Taken at the call.
+
+        Raises:
+            UnknownKeyError: Only with ``flows="strict"``, before ``fn`` is called.
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``, after ``fn`` ran.
+        """
+        recorder = self._recorder
+        if not recorder.enabled:
+            return Step(self._itself, step_key, {}) if fn is None else fn()
+        key = recorder.identifier("step key", step_key)
+        if recorder.checks_keys:
+            recorder.check_key(self._facts.flow_key, key)
+        if fn is None:
+            return Step(self._itself, key, metadata)
+        return call(Execution(recorder, self._facts, key, {} if metadata is None else recorder.metadata(metadata)), fn)
+
+    def skip(self, step_key: K_contra, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Records that the step is skipped on purpose, which tells it from one that never happened.
+
+        Raises:
+            UnknownKeyError: Only with ``flows="strict"``.
+            DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``.
+        """
+        recorder = self._recorder
+        if not recorder.enabled:
+            return
+        key = recorder.identifier("step key", step_key)
+        recorder.check_key(self._facts.flow_key, key)
+        rendered = recorder.metadata(metadata)
+        text = None if reason is None else clip(as_text(reason))
+        event = Attempt(recorder, self._facts, key, rendered).instant("skipped", time.time_ns(), rendered, reason=text)
+        recorder.record(event)
+
+    def carrier(self) -> dict[str, str]:
+        """This run and the current span as text, for `FailpathClient.resume` in a worker: put it into the job.
+
+        The forms are those of W3C: ``traceparent``, ``tracestate`` and ``baggage``, so a worker in any language can read it.
+        Neither metadata nor other baggage travels.
+        """
+        return carrier.pack(RunIdentity(self.flow_key, self.run_id))
+
+    def __enter__(self) -> Run[K_contra]:
+        self._tokens.append(attach_run(self, self._within()))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        # Threads and tasks may have entered the same run: each ends its own entry.
+        for token in reversed(tuple(self._tokens)):  # of a copy: while others leave, positions move
+            if detach(token):
+                self._tokens.remove(token)
+                return
+
+    async def __aenter__(self) -> Run[K_contra]:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def _within(self) -> Context:
+        """The context of this moment, with the run in its baggage, below the span that a carrier brought."""
+        within = otel_context.get_current()
+        if not self._recorder.enabled:
+            return within
+        if self._origin is not None and trace.get_current_span(within).get_span_context().trace_id != self._origin.trace_id:
+            within = trace.set_span_in_context(NonRecordingSpan(self._origin), within)
+        if not self._recorder.propagates:
+            return baggage.remove(within)  # an outer run's, which would be taken for this one's
+        return baggage.write(RunIdentity(self.flow_key, self.run_id), within)
+
+    def _itself(self) -> Run[K_contra]:
+        return self
+
+
+def current_run() -> Run[Any] | None:
+    """The run of the innermost ``with run:`` of this context, or ``None``.
+
+    A run that another service began is known to a client alone: `FailpathClient.current_run`.
+    """
+    return cast("Run[Any] | None", attached_run())

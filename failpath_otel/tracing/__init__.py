@@ -1,0 +1,1 @@
+"""Spans: opened by steps, and looked at by the processor and its rules."""
