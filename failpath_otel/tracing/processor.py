@@ -240,7 +240,7 @@ class FailpathSpanProcessor(SpanProcessor):
         """The step of a span of which no event was recorded at its start."""
         if _is_own(span):
             return None
-        step = _identity(attributes) if semconv.FLOW_SLUG in attributes else None
+        step = _identity(attributes)
         if step is not None:
             return _OpenStep(step, {}, os.getpid())
         match = None if self._rule_state is None else self._rule_state.ends(span, attributes)
@@ -311,12 +311,11 @@ def _key_of(span: ReadableSpan) -> SpanKey:
 
 def _identity(attributes: Mapping[str, Any]) -> Identity | None:
     """The step that the attributes name. Within the service ids are mended as `run.step` mends them, not refused."""
+    if semconv.FLOW_SLUG not in attributes:
+        return None  # the fast path asks for no other, and what is warned of must not depend on the path
     values = [attributes.get(name) for name in (semconv.FLOW_SLUG, semconv.RUN_ID, semconv.STEP_KEY)]
     if None in values:
-        if translate.mentions_step(attributes):
-            warn_once(
-                "incomplete", "a span lacks some of failpath.flow.slug, failpath.run.id, failpath.step.key: it is no step"
-            )
+        warn_once("incomplete", "a span lacks some of failpath.flow.slug, failpath.run.id, failpath.step.key: it is no step")
         return None
     flow_key, run_id, step_key = (identifier(value) for value in values)
     if not (flow_key and run_id and step_key):

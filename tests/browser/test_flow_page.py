@@ -45,7 +45,7 @@ def test_the_grid_is_read_and_opened_by_the_keyboard(visit: Open, api: Client) -
     tab.keyboard.press("ArrowRight")
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("ArrowDown")
-    told = tab.locator(".grid-told").first
+    told = tab.locator(".grid-detail").first
     expect(told).to_contain_text("r3 Charge Card error CardDeclined: insufficient funds")
     active = tab.get_by_role("grid").get_attribute("aria-activedescendant")
     assert tab.locator(f"#{active}").get_attribute("aria-label") == "r3: error"
@@ -59,7 +59,7 @@ def test_a_pointed_mark_is_told_in_words_and_a_click_opens_its_run(visit: Open, 
     tab = visit().open("/flow", flow="checkout")
     cell = tab.locator("[role=gridcell][aria-label='r2: error'] use").first
     cell.hover()
-    expect(tab.locator(".grid-told").first).to_contain_text("r2")
+    expect(tab.locator(".grid-detail").first).to_contain_text("r2")
     cell.click()
     expect(tab.locator("h1")).to_contain_text("r2")
 
@@ -134,7 +134,7 @@ def test_a_thousand_runs_draw_only_the_columns_in_view(visit: Open, api: Client)
     assert tab.locator("[role=gridcell]").count() < 5 * 120
     tab.get_by_role("grid").focus()
     tab.keyboard.press("End")
-    expect(tab.locator(".grid-told").first).to_contain_text("r0000")
+    expect(tab.locator(".grid-detail").first).to_contain_text("r0000")
 
 
 def test_a_flow_that_nobody_knows_says_what_to_do(visit: Open) -> None:

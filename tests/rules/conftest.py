@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from support import spans
 from support.tracing import Tracing
 
 from failpath_otel import notices
+
+each_kind_of_span = spans.each_kind_of_span
 
 
 @pytest.fixture(autouse=True)

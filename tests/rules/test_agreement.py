@@ -6,6 +6,7 @@ import itertools
 import json
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -32,6 +33,8 @@ from failpath_otel import (
 )
 from failpath_otel.rules import CompiledRules
 from failpath_otel.server.otlp.decode import decode_traces
+
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
 
 NAMES = ("GET", "GET /a", "POST /a", "send")
 KEYS = ("a", "b", "http.response.status_code", "error.type")

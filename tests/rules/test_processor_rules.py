@@ -31,6 +31,8 @@ from failpath_otel import (
 )
 from failpath_otel.testing import RecordingClient
 
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
+
 CHECKOUT = SpanRule(name="POST /checkout", flow="checkout", step="order", run=(Attribute("order.id"), "trace"))
 
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry import trace
 from opentelemetry.util._once import Once
+from support import spans
 from support.tracing import Alone, Tracing
 
 from failpath_otel import notices
 from failpath_otel.testing import RecordingClient
 from failpath_otel.tracing import late_provider
+
+each_kind_of_span = spans.each_kind_of_span
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from support.tracing import STEP, Alone, Tracing, ids_are_consistent, told
 from failpath_otel import FailpathClient, MemoryExporter, StepError, StepEvent
 from failpath_otel.testing import RecordingClient
 
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
+
 # Foreign spans
 
 

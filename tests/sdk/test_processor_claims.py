@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import threading
 
+import pytest
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
 from support.tracing import STEP, Alone, Tracing, ids_are_consistent, told
 
 from failpath_otel.testing import RecordingClient
+
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
 
 
 def test_a_clients_own_steps_and_foreign_spans_each_come_once(client: RecordingClient, tracing: Tracing) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.http_sink import HttpSink, http_sink
@@ -32,7 +33,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Starts ``failpath-otel serve`` with arguments; every such process has ended when the test is done."""
     started: list[Served] = []
 
-    def begin(*arguments: str, **options: dict[str, str]) -> Served:
+    def begin(*arguments: str, **options: Any) -> Served:
         started.append(start(tmp_path, *arguments, **options))
         return started[-1]
 
@@ -45,6 +46,14 @@ def start_server(tmp_path: Path) -> Iterator[Callable[..., Served]]:
 def server(start_server: Callable[..., Served]) -> Served:
     """``failpath-otel serve`` with a database of its own."""
     return start_server()
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[Served]:
+    """A server with nothing to wait for, by whose end the end of another is measured."""
+    served = start(tmp_path / "beside")
+    yield served
+    served.end()
 
 
 @pytest.fixture

@@ -75,6 +75,16 @@ def test_different_spans_are_different_attempts_in_the_order_of_their_starts():
     assert told(late, event("a", "error", 3, span="y", started=1)) == {"a": [("error", 1, 3), ("success", 5, 9)]}
 
 
+def test_a_start_and_an_outcome_recorded_by_hand_at_the_same_moment_are_one_attempt():
+    events = [event("a", "running", 5, span="x"), event("a", "success", 5, span="y", started=5)]
+    assert told(*events) == told(*reversed(events)) == {"a": [("success", 5, 5)]}
+
+
+def test_an_outcome_recorded_by_hand_before_a_start_is_an_attempt_of_its_own():
+    events = [event("a", "error", 4, span="y", started=4), event("a", "running", 5, span="x")]
+    assert told(*events) == told(*reversed(events)) == {"a": [("error", 4, 4), ("running", 5, None)]}
+
+
 def test_without_spans_running_after_an_outcome_opens_a_new_attempt():
     events = [event("a", status, at, span=None) for at, status in enumerate(("running", "error", "running", "success"))]
     assert told(*events) == {"a": [("error", 0, 1), ("success", 2, 3)]}

@@ -175,6 +175,41 @@ def test_an_event_that_the_database_cannot_hold_is_rejected_alone(db, bad):
     run(story())
 
 
+@pytest.mark.parametrize("after", range(2, 7))
+def test_a_store_that_goes_away_while_a_bad_submission_is_divided_has_it_sent_again(tmp_path, monkeypatch, after):
+    """Whatever part the outage meets: nothing is rejected for it, and what was stored by then is a duplicate afterwards."""
+    import msgspec
+    from sqlalchemy.exc import OperationalError
+
+    from failpath_otel.server.store.writer import Writer
+
+    write, calls = Writer.write, []
+
+    def write_until(self, submissions):
+        calls.append(len(submissions[0]))
+        if len(calls) >= after:
+            raise OperationalError("INSERT", {}, Exception("disk is full"))
+        return write(self, submissions)
+
+    poison = msgspec.structs.replace(event("b", event_id="poison"), timestamp=2**80)
+    events = [event("a", run=f"r{number}") for number in range(7)]
+
+    async def story():
+        async with house(tmp_path / "runs.db") as home:
+            with monkeypatch.context() as patched:
+                patched.setattr(Writer, "write", write_until)
+                with pytest.raises(StoreUnavailable, match="disk is full"):
+                    await home.ingest.submit([*events, poison])
+            stored = len(home.queries.runs().runs)
+            receipt = await home.ingest.submit([*events, poison])
+            assert (receipt.accepted, receipt.duplicates, list(receipt.rejected)) == (7 - stored, stored, ["poison"])
+            counts = home.ingest.intake()
+            assert (counts.accepted, counts.rejected) == (7 - stored, 1)
+
+    run(story())
+    assert calls[:2] == [8, 4]
+
+
 def test_a_nul_character_is_stored_or_rejected_never_an_outage(db):
     async def story():
         async with house(db) as home:

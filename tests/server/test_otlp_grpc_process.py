@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +14,7 @@ from click.testing import CliRunner
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from support.endings import assert_ends_in_time
 from support.otlp_bodies import step, traces
 from support.otlp_calls import CODES, TRACES, answer_of, call, channel, refusal
 from support.served import Served, until
@@ -23,19 +22,11 @@ from support.shop import assert_exact, shop
 
 from failpath_otel.cli.group import cli
 
-EXIT_SECONDS = 2.0
-
 Start = Callable[..., Served]
 
 
 def _message(run_id: str, trace: int = 1) -> bytes:
     return traces(step(run_id), trace_id=trace.to_bytes(16, "big")).SerializeToString()
-
-
-def _timed_stop(server: Served) -> float:
-    begin = time.monotonic()
-    assert server.stop() == 0, server.log.read_text()
-    return time.monotonic() - begin
 
 
 def test_the_second_line_tells_the_real_port(start_server: Start) -> None:
@@ -63,44 +54,40 @@ def test_a_port_in_use_is_a_clear_error(start_server: Start, tmp_path: Path, tak
     assert call(server.grpc, _message("still")).code is CODES.OK
 
 
-def test_a_signal_ends_it_in_time_with_idle_and_half_sent_calls(start_server: Start) -> None:
+def test_a_signal_ends_it_in_time_with_idle_and_half_sent_calls(start_server: Start, beside: Served) -> None:
     server = start_server("--grpc-port", "0")
     release = threading.Event()
 
     def never() -> Iterator[bytes]:
-        release.wait(30)
+        release.wait(120)
         yield b""
 
     with channel(server.grpc) as idle, channel(server.grpc) as busy:
         assert answer_of(idle.unary_unary(TRACES), _message("idle")).code is CODES.OK
-        half = [busy.stream_unary(TRACES).future(never(), timeout=20) for _ in range(3)]
+        half = [busy.stream_unary(TRACES).future(never(), timeout=120) for _ in range(3)]
         assert answer_of(busy.unary_unary(TRACES), b"").code is CODES.OK
-        assert _timed_stop(server) < 2 * EXIT_SECONDS  # promised are 2 s; the rest is for a busy machine
-        answers = [refusal(call) for call in half if call.exception(timeout=10)]
+        assert_ends_in_time(server, beside)
+        answers = [refusal(call) for call in half if call.exception(timeout=30)]
         assert {(answer.code, answer.retry_after) for answer in answers} == {(CODES.UNAVAILABLE, 1.0)}
         release.set()
     assert server.log.read_text() == ""
 
 
 def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowledged(
-    start_server: Start, tmp_path: Path
+    start_server: Start, beside: Served, tmp_path: Path
 ) -> None:
     server = start_server("--grpc-port", "0")
     with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as lock, channel(server.grpc) as opened:
         lock.execute("BEGIN IMMEDIATE")
-        held = opened.unary_unary(TRACES).future(_message("locked"), timeout=20)
+        held = opened.unary_unary(TRACES).future(_message("locked"), timeout=120)
         assert answer_of(opened.unary_unary(TRACES), b"").code is CODES.OK
-        begin = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(timeout=10) == 0
-        # The last moment is at 1.7 s; the rest is for a busy machine.
-        assert time.monotonic() - begin < 2 * EXIT_SECONDS
-        assert held.exception(timeout=10) is not None
+        assert_ends_in_time(server, beside)
+        assert held.exception(timeout=30) is not None
         assert held.code() in (CODES.UNAVAILABLE, CODES.CANCELLED)  # either may be sent again
     assert start_server().get("/api/run", flow="checkout", run_id="locked").status == 404
 
 
-def test_what_is_acknowledged_while_it_stops_is_stored(start_server: Start) -> None:
+def test_what_is_acknowledged_while_it_stops_is_stored(start_server: Start, beside: Served) -> None:
     """Senders hammer the server through its end; each answer OK must be found again."""
     server = start_server("--grpc-port", "0")
     acknowledged: list[int] = []
@@ -124,10 +111,10 @@ def test_what_is_acknowledged_while_it_stops_is_stored(start_server: Start) -> N
     senders = [threading.Thread(target=send, args=(number,)) for number in range(4)]
     for sender in senders:
         sender.start()
-    assert under_way.wait(20)
-    assert _timed_stop(server) < 2 * EXIT_SECONDS  # promised are 2 s; the rest is for a busy machine
+    assert under_way.wait(60)
+    assert_ends_in_time(server, beside)
     for sender in senders:
-        sender.join(timeout=20)
+        sender.join(timeout=60)
     assert odd == []
     again = start_server("--grpc-port", "0")
     before = again.get("/api/intake").json
@@ -144,7 +131,7 @@ def test_a_server_that_is_killed_and_started_again_is_found_by_its_senders(start
     with channel(server.grpc) as opened:
         assert answer_of(opened.unary_unary(TRACES), _message("before", 1)).code is CODES.OK
         server.process.kill()
-        server.process.wait(timeout=10)
+        server.process.wait(timeout=60)
         until(lambda: answer_of(opened.unary_unary(TRACES), _message("between", 2)).code is CODES.UNAVAILABLE)
         again = start_server("--grpc-port", port)
         until(lambda: answer_of(opened.unary_unary(TRACES), _message("after", 3), wait_for_ready=True).code is CODES.OK)

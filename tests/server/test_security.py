@@ -171,6 +171,17 @@ def test_a_browser_that_opens_the_page_with_the_token_gets_a_cookie_and_a_clean_
     assert locked.post("/v1/events", {"events": []}, {"Cookie": pair}).status == 401
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "is_secure"),
+    [(None, False), ("https", True), ("HTTPS", True), ("https, http", True), ("http", False), ("http, https", False)],
+)
+def test_the_cookie_is_for_https_alone_where_the_proxy_in_front_says_that_the_reader_came_by_it(locked, forwarded, is_secure):
+    reply = locked.get(f"/?token={TOKEN}", {} if forwarded is None else {"X-Forwarded-Proto": forwarded})
+    assert reply.status == 303
+    attributes = [part.strip().lower() for part in reply.headers["Set-Cookie"].split(";")]
+    assert ("secure" in attributes) is is_secure
+
+
 @pytest.mark.parametrize("query", ["token=", "token=wrong", f"token={KEY}", f"Token={TOKEN}"])
 def test_a_wrong_token_in_the_address_gives_no_cookie(locked, query):
     reply = locked.get(f"/?{query}")

@@ -11,20 +11,26 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
 from opentelemetry import context
+from support.endings import assert_ends_in_time
 from support.served import Client, Served, command, environment, event, until
 
 from failpath_otel.cli.group import cli
 from failpath_otel.server import serve as serve_module
 from failpath_otel.version import VERSION
 
-EXIT_SECONDS = 2.0
+TEN_MINUTES = """
+from failpath_otel.server import serve
+from failpath_otel.server.store import database
+serve.GRACE_SECONDS = serve.LAST_MOMENT_SECONDS = 600
+database.BUSY_TIMEOUT_MILLIS = 600_000
+"""
+"""What a process runs first that would not end by itself while it has a request and its database is locked."""
 
 
 def _refused(*arguments: str) -> str:
@@ -39,12 +45,6 @@ def _refused(*arguments: str) -> str:
 def _socket(server: Client) -> socket.socket:
     parts = urlsplit(server.url)
     return socket.create_connection((parts.hostname, parts.port), timeout=10)
-
-
-def _timed_stop(server: Served, sig: int = signal.SIGTERM) -> float:
-    begin = time.monotonic()
-    assert server.stop(sig) == 0, server.log.read_text()
-    return time.monotonic() - begin
 
 
 def test_the_first_line_tells_the_real_port_of_a_server_that_answers(server):
@@ -193,7 +193,7 @@ def test_help_and_version_name_what_there_is():
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_in_time_with_every_kind_of_connection_open(server, sig):
+def test_a_signal_ends_it_in_time_with_every_kind_of_connection_open(server, beside, sig):
     server.get("/healthz")  # leaves a connection that is kept alive
     stream = server.connect()
     stream.request("GET", "/api/live")
@@ -206,8 +206,7 @@ def test_a_signal_ends_it_in_time_with_every_kind_of_connection_open(server, sig
         b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n" + body
     )
     assert server.get("/healthz").status == 200
-    taken = _timed_stop(server, sig)
-    assert taken < EXIT_SECONDS
+    assert_ends_in_time(server, beside, sig)
     answer.read()  # the stream ends in order: an end that is missing would raise IncompleteRead
     assert b" 202 " not in half_body.recv(65536)
     for connection in (half_head, half_body, silent):
@@ -216,7 +215,7 @@ def test_a_signal_ends_it_in_time_with_every_kind_of_connection_open(server, sig
     assert server.log.read_text() == ""  # nothing had to be cancelled for taking too long
 
 
-def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowledged(server, tmp_path, start_server):
+def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowledged(server, beside, tmp_path, start_server):
     lock = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     answers: list[object] = []
@@ -233,19 +232,16 @@ def test_a_locked_database_does_not_hold_up_the_end_and_nothing_of_it_is_acknowl
     sender.start()
     busy = Client(server.url)
     until(lambda: busy.get("/api/live", {"Last-Event-ID": "x"}).status == 400)
-    begin = time.monotonic()
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=10) == 0
-    taken = time.monotonic() - begin
-    sender.join(timeout=10)
+    assert_ends_in_time(server, beside)
+    sender.join(timeout=30)
     busy.close()
     lock.close()
-    assert taken < 2 * EXIT_SECONDS  # the last moment is at 1.7 s; the rest is for a busy machine
     assert answers != [202]
     assert start_server().get("/api/run", flow="checkout", run_id="locked").status == 404
 
 
-def test_a_second_signal_ends_it_at_once(server, tmp_path):
+def test_a_second_signal_ends_it_at_once(start_server, tmp_path):
+    server = start_server(before=TEN_MINUTES)
     lock = sqlite3.connect(tmp_path / "runs.db", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     connection = _socket(server)
@@ -256,12 +252,10 @@ def test_a_second_signal_ends_it_at_once(server, tmp_path):
     connection.sendall(head + body)
     assert server.get("/api/runs").status == 200
     server.close()
-    begin = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     until(lambda: _refuses(server))
-    server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(timeout=10) == 128 + signal.SIGTERM
-    assert time.monotonic() - begin < 1.5
+    assert server.process.poll() is None
+    assert server.stop() == 128 + signal.SIGTERM
     connection.close()
     lock.close()
 
@@ -274,7 +268,7 @@ def _refuses(server: Served) -> bool:
     return False
 
 
-def test_what_is_acknowledged_while_it_stops_is_stored(server, start_server):
+def test_what_is_acknowledged_while_it_stops_is_stored(server, beside, start_server):
     """Senders hammer the server through its end; each 202 must be found again."""
     acknowledged: list[str] = []
     under_way = threading.Event()
@@ -298,8 +292,8 @@ def test_what_is_acknowledged_while_it_stops_is_stored(server, start_server):
     senders = [threading.Thread(target=send, args=(number,)) for number in range(4)]
     for sender in senders:
         sender.start()
-    assert under_way.wait(20)
-    assert _timed_stop(server) < EXIT_SECONDS
+    assert under_way.wait(60)
+    assert_ends_in_time(server, beside)
     for sender in senders:
         sender.join()
     again = start_server()
@@ -323,6 +317,7 @@ def test_a_store_that_cannot_be_written_is_a_503_that_says_when_to_come_again(se
 def test_its_own_requests_are_not_instrumented():
     def suppressed() -> tuple[object, object]:
         serve_module.untraced()
+        # The key is OpenTelemetry's; its SDK and instrumentations have no other way to ask either.
         return context.get_value("suppress_instrumentation"), context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY)
 
     assert contextvars.copy_context().run(suppressed) == (True, True)

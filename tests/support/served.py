@@ -22,7 +22,9 @@ from urllib.parse import urlencode, urlsplit
 from failpath_otel.server.serve import Address, Server, build, listen
 from failpath_otel.server.settings import Settings
 
-START_SECONDS = 30
+START_SECONDS = 60
+END_SECONDS = 60
+"""Far more than an end takes on a busy machine; what a test lets hang hangs for longer."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +93,20 @@ class Served(Client):
     def stop(self, sig: int = signal.SIGTERM) -> int:
         """Sends a signal and gives the exit code."""
         self.process.send_signal(sig)
-        return self.process.wait(timeout=10)
+        return self.process.wait(timeout=END_SECONDS)
 
     def end(self) -> None:
         self.close()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=END_SECONDS)
         assert self.process.stdout is not None
         self.process.stdout.close()
 
 
-def command(*arguments: str) -> list[str]:
+def command(*arguments: str, before: str = "") -> list[str]:
+    if before:
+        return [sys.executable, "-c", f"{before}\nfrom failpath_otel.cli import main\nmain()", *arguments]
     return [sys.executable, "-m", "failpath_otel.cli", *arguments]
 
 
@@ -112,14 +116,17 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **(extra or {})}
 
 
-def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Served:
-    """A server that is ready, its database in ``folder`` unless the arguments say otherwise."""
+def start(folder: Path, *arguments: str, env: Mapping[str, str] | None = None, before: str = "") -> Served:
+    """A server that is ready, its database in ``folder`` unless the arguments say otherwise.
+
+    ``before`` is Python that its process runs first, such as one that sets a constant.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
     db = () if {"--db", "--no-store", "FAILPATH_NO_STORE"} & {*arguments, *(env or {})} else ("--db", str(folder / "runs.db"))
     with log.open("ab") as errors:
         process = subprocess.Popen(
-            command("serve", "--port", "0", *db, *arguments),
+            command("serve", "--port", "0", *db, *arguments, before=before),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -166,7 +173,7 @@ def in_thread(settings: Settings) -> Iterator[Client]:
                 client.close()
         finally:
             server.stop()
-            thread.join(timeout=10)
+            thread.join(timeout=END_SECONDS)
             assert not thread.is_alive()
 
 
@@ -174,8 +181,8 @@ def _run(server: Server, listener: Any) -> None:
     server.run(sockets=[listener])
 
 
-def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What ``condition`` gives once it is true; fails after ``seconds``."""
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """What ``condition`` gives once it is true; fails after ``seconds``, which are for a busy machine and no bound to keep."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,6 +114,15 @@ async def house(db: str | Path, flows: Flows | None = None, clock: Clock | None 
 def run(story: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine to its end, at most a minute."""
     return asyncio.run(asyncio.wait_for(story, 60))
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 40) -> None:
+    """Lets the loop go on until ``condition`` is true; fails after ``seconds``, which are for a busy machine."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not condition():
+        assert loop.time() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.01)
 
 
 def all_pages(home: House, limit: int = 3, **filters: Any) -> tuple[list[str], int]:

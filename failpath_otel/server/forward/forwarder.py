@@ -19,7 +19,7 @@ from failpath_otel.events.text import clip
 from failpath_otel.events.wire import format_time
 from failpath_otel.server.api.intake import ForwardState
 from failpath_otel.server.forward.outage import Outage, way_out
-from failpath_otel.server.forward.parcels import Parcel, Request, WaitingRoom, parcels_of, size_of
+from failpath_otel.server.forward.parcels import ForwardRequest, Parcel, WaitingRoom, parcels_of, size_of
 from failpath_otel.server.forward.untraced import untraced
 from failpath_otel.server.settings import Destination, Upstream
 from failpath_otel.server.sink import RETRY_AFTER_SECONDS, IntakeError, Overloaded, Receipt, UpstreamUnavailable
@@ -67,7 +67,7 @@ class Forward:
         self._rejections_logged_at = float("-inf")
         # What follows belongs to the loop.
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._under_way: set[Request] = set()
+        self._under_way: set[ForwardRequest] = set()
         self._events = 0
         self._bytes = 0
         self._forwarded = 0
@@ -144,7 +144,7 @@ class Forward:
             self._stopped = True
             self._condition.notify_all()
 
-    def _admit(self, events: Sequence[StepEvent]) -> Request:
+    def _admit(self, events: Sequence[StepEvent]) -> ForwardRequest:
         if self._closing or self._loop is None:
             raise UpstreamUnavailable("the server stops or has not started")
         size = size_of(events)
@@ -154,7 +154,7 @@ class Forward:
                 f"{self._events} events of {self._bytes} bytes wait already, "
                 f"at most {self._max_events} of {self._max_bytes} bytes may"
             )
-        request = Request(self._loop.create_future(), time.monotonic() + self._patience, len(events), len(events), size)
+        request = ForwardRequest(self._loop.create_future(), time.monotonic() + self._patience, len(events), len(events), size)
         parcels = list(parcels_of(request, events))
         with self._condition:
             # Memory does not fill with what could not go on in time anyhow.
@@ -315,7 +315,7 @@ class Forward:
             if not request.left:
                 self._answer(request, None)
 
-    def _answer(self, request: Request, error: IntakeError | None) -> None:
+    def _answer(self, request: ForwardRequest, error: IntakeError | None) -> None:
         if request not in self._under_way:
             return
         self._under_way.discard(request)

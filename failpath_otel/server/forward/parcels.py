@@ -21,7 +21,7 @@ _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 @dataclass(eq=False)
-class Request:
+class ForwardRequest:
     """The events of one sender, who waits for an answer. Belongs to the event loop, but for what is set once.
 
     Attributes:
@@ -45,7 +45,7 @@ class Request:
 class Parcel:
     """A part of a sender's request that goes out in one request, alone or with others."""
 
-    request: Request
+    request: ForwardRequest
     events: Sequence[StepEvent]
     size: int
 
@@ -114,7 +114,7 @@ def size_of(events: Sequence[StepEvent]) -> int:
         return _UNKNOWN_SIZE * len(events)
 
 
-def parcels_of(request: Request, events: Sequence[StepEvent]) -> Iterator[Parcel]:
+def parcels_of(request: ForwardRequest, events: Sequence[StepEvent]) -> Iterator[Parcel]:
     """The events of a sender's request, divided where they are too many or too large for one of ours."""
     if len(events) <= MAX_PARCEL_EVENTS and request.size <= MAX_PARCEL_BYTES:
         yield Parcel(request, events, request.size)

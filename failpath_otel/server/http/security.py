@@ -116,9 +116,13 @@ class Guard:
             response = Response(
                 status_code=303, headers={"Location": f"/?{rest}" if rest else "/", "Cache-Control": "no-store"}
             )
-            secure = scope.get("scheme") == "https"
             response.set_cookie(
-                COOKIE, _cookie_value(token), max_age=_COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
+                COOKIE,
+                _cookie_value(token),
+                max_age=_COOKIE_SECONDS,
+                httponly=True,
+                samesite="strict",
+                secure=_came_by_https(scope),
             )
             return response
         raise _unauthorized("Readers must show the token: Authorization: Bearer <token>, or open /?token=<token> in a browser.")
@@ -153,6 +157,15 @@ def _is_bearer(scope: Scope, secret: str) -> bool:
 def _same(shown: str, secret: str) -> bool:
     # Takes the same time wherever the two differ.
     return hmac.compare_digest(shown.encode("utf-8", "replace"), secret.encode())
+
+
+def _came_by_https(scope: Scope) -> bool:
+    """Whether the reader did, as the proxy says in which TLS ends: the server itself speaks plain HTTP.
+
+    Whoever sends the header without a proxy only has his own cookie kept from plain HTTP.
+    """
+    nearest_to_reader = (header(scope, b"x-forwarded-proto") or "").partition(",")[0]
+    return nearest_to_reader.strip().lower() == "https"
 
 
 def _cookie(scope: Scope) -> str:

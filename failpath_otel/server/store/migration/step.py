@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 
 @dataclass(frozen=True)
-class Step:
+class SchemaStep:
     """From the schema version before to ``to``.
 
     A step says what its own version is. Where `tables` goes on to a later version, what the step took from there is copied

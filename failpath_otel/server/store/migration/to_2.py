@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 from failpath_otel.server.runs.fold import ERROR, SUMMARY_CHARS
 from failpath_otel.server.store import tables
 from failpath_otel.server.store.error_counts import ErrorDelta, Failure
-from failpath_otel.server.store.migration.step import Step
+from failpath_otel.server.store.migration.step import SchemaStep
 
 _OLD: Final = "events_1"
 """Where SQLite keeps the events of version 1 until all are copied."""
@@ -84,7 +84,7 @@ def _count_failures(connection: Connection, after: int, to: int) -> None:
     delta.write(connection)
 
 
-STEP: Final = Step(
+STEP: Final = SchemaStep(
     to=2,
     takes="This takes about a minute for five million events, and with SQLite as much free disk space as the database takes",
     begin=_begin,

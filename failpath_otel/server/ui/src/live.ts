@@ -2,12 +2,12 @@
 import type { Change } from "./api";
 
 export type Liveness = "connecting" | "live" | "paused";
-type Told = (changes: readonly Change[]) => void;
+type Follower = (changes: readonly Change[]) => void;
 
 /** Stands for "anything may have changed": after a time without the stream. */
 const ANYTHING: Change = { id: 0, flow: null, runId: null };
 
-const followers = new Set<Told>();
+const followers = new Set<Follower>();
 const watchers = new Set<(state: Liveness) => void>();
 let source: EventSource | null = null;
 let state: Liveness = "connecting";
@@ -29,14 +29,14 @@ export function liveness(): Liveness {
   return state;
 }
 
-export function onLiveness(told: (state: Liveness) => void): () => void {
-  watchers.add(told);
-  return () => watchers.delete(told);
+export function onLiveness(watcher: (state: Liveness) => void): () => void {
+  watchers.add(watcher);
+  return () => watchers.delete(watcher);
 }
 
-export function onChanges(told: Told): () => void {
-  followers.add(told);
-  return () => followers.delete(told);
+export function onChanges(follower: Follower): () => void {
+  followers.add(follower);
+  return () => followers.delete(follower);
 }
 
 /** True where the changes may concern this flow, and this run of it. */
@@ -79,7 +79,7 @@ function tell(change: Change): void {
     queueMicrotask(() => {
       const news = gathered;
       gathered = [];
-      for (const told of [...followers]) told(news);
+      for (const follower of [...followers]) follower(news);
     });
   }
 }
@@ -87,5 +87,5 @@ function tell(change: Change): void {
 function set(next: Liveness): void {
   if (state === next) return;
   state = next;
-  for (const told of [...watchers]) told(next);
+  for (const watcher of [...watchers]) watcher(next);
 }

@@ -19,7 +19,7 @@ function store(name: Name, value: string | null): void {
   } catch {
     // It holds for this page then.
   }
-  for (const told of [...listeners]) told();
+  for (const listener of [...listeners]) listener();
 }
 
 let utc = stored("utc") === "1";
@@ -46,9 +46,9 @@ export function switchUtc(): void {
 export function useUtc(): boolean {
   const [value, set] = useState(utc);
   useEffect(() => {
-    const told = () => set(utc);
-    listeners.add(told);
-    return () => void listeners.delete(told);
+    const listener = () => set(utc);
+    listeners.add(listener);
+    return () => void listeners.delete(listener);
   }, []);
   return value;
 }

@@ -39,7 +39,7 @@ export function navigate(href: string, { replace = false } = {}): void {
   if (href === location.pathname + location.search) return;
   const leaves = href.split("?", 1)[0] !== location.pathname;
   history[replace ? "replaceState" : "pushState"](null, "", href);
-  for (const told of [...listeners]) told();
+  for (const listener of [...listeners]) listener();
   if (leaves) {
     scrollTo(0, 0);
     // A screen reader starts at the new page's content, as after a load.

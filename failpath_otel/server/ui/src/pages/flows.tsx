@@ -38,7 +38,7 @@ function Cards({ flows }: { flows: readonly FlowRow[] }): JSX.Element {
     <>
       {declared.length > 0 && <List kind="declared" flows={declared} />}
       {discovered.length > 0 && (
-        <List kind="discovered" flows={discovered} title="Discovered" says="These came without being declared in flows.json, so what is missing from a run of theirs cannot be told." />
+        <List kind="discovered" flows={discovered} title="Discovered" says="These came without being declared in flows.json, so what is missing from a run of theirs cannot be known." />
       )}
     </>
   );

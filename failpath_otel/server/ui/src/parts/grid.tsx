@@ -44,8 +44,8 @@ export function Grid({ flow, nodes, runs, step }: Props): JSX.Element {
   const from = Math.max(0, Math.floor(view.left / COLUMN) - AROUND);
   const to = Math.min(runs.length, Math.ceil((view.left + view.width) / COLUMN) + AROUND);
   const current = active && columns.has(active.runId) ? active : null;
-  const told = hovered && columns.has(hovered.runId) ? hovered : current;
-  const toldColumn = told ? columns.get(told.runId) : undefined;
+  const shown = hovered && columns.has(hovered.runId) ? hovered : current;
+  const shownColumn = shown ? columns.get(shown.runId) : undefined;
   const rows = nodes.length + 1;
 
   const move = (event: KeyboardEvent) => {
@@ -116,7 +116,7 @@ export function Grid({ flow, nodes, runs, step }: Props): JSX.Element {
                 </symbol>
               ))}
             </defs>
-            {toldColumn !== undefined && <rect class="grid-column" x={toldColumn * COLUMN} width={COLUMN} height={rows * ROW} />}
+            {shownColumn !== undefined && <rect class="grid-column" x={shownColumn * COLUMN} width={COLUMN} height={rows * ROW} />}
             {Array.from({ length: rows }, (_, row) => (
               <g key={row} role="row" aria-rowindex={row + 1} aria-label={row === 0 ? "run" : plain(nodes[row - 1]?.label ?? "")}>
                 {runs.slice(from, to).map((run, n) => {
@@ -135,7 +135,7 @@ export function Grid({ flow, nodes, runs, step }: Props): JSX.Element {
           </svg>
         </div>
       </div>
-      <Told at={told} runs={runs} nodes={nodes} />
+      <Described at={shown} runs={runs} nodes={nodes} />
     </div>
   );
 }
@@ -148,15 +148,15 @@ function lookAt(run: GridRun, nodes: readonly FlowNode[], row: number): Look | n
 }
 
 /** What is under the pointer or chosen by the keyboard, in words; always one line high. */
-function Told({ at, runs, nodes }: { at: At | null; runs: readonly GridRun[]; nodes: readonly FlowNode[] }): JSX.Element {
+function Described({ at, runs, nodes }: { at: At | null; runs: readonly GridRun[]; nodes: readonly FlowNode[] }): JSX.Element {
   const utc = useUtc();
   const run = at && runs.find(({ runId }) => runId === at.runId);
-  if (!at || !run) return <p class="grid-told quiet">Point at a mark, or use the arrow keys; Enter opens the run.</p>;
+  if (!at || !run) return <p class="grid-detail quiet">Point at a mark, or use the arrow keys; Enter opens the run.</p>;
   const node = nodes[at.row - 1];
   const look = lookAt(run, nodes, at.row);
   const { date, clock } = moment(run.startedAt, utc);
   return (
-    <p class="grid-told">
+    <p class="grid-detail">
       <code>
         <Id text={run.runId} />
       </code>{" "}

@@ -148,7 +148,7 @@ function inLayers(keys: readonly string[], edges: readonly EdgeRow[], size: Size
 
 /** From the side of one node to the side of the next: bent only between layers, and straight past the nodes of a layer. */
 function curve(points: readonly Point[], source: Point, target: Point, columns: readonly number[], size: Size, across: boolean): { path: string; head: string } {
-  // Told as if layers followed each other to the right; turned where they follow each other downwards.
+  // Reckoned as if layers followed each other to the right; turned where they follow each other downwards.
   const turn = ({ x, y }: Point): Point => (across ? { x, y } : { x: y, y: x });
   const half = (across ? size.width : size.height) / 2;
   const [from, to] = [turn(source), turn(target)];

@@ -95,7 +95,7 @@ export function Durations({ flow, runs }: { flow: string; runs: readonly GridRun
           {label(first, last, last, utc)}
         </text>
       </svg>
-      <p class="grid-told">
+      <p class="grid-detail">
         {shown ? (
           <>
             <code>{plain(shown.run.runId)}</code> <strong class={`is-${lookOf(shown.run)}`}>{lookOf(shown.run)}</strong> {duration(shown.run.durationMs)}{" "}

@@ -1,4 +1,4 @@
-// All that is known of one step of a run: why it failed, for how long it ran, what it was told, each attempt.
+// All that is known of one step of a run: why it failed, for how long it ran, its metadata, each attempt.
 import type { JSX } from "preact";
 import type { AttemptRow, StepRow } from "../api";
 import { type Look, lookOf, MISSING_REASONS, Shape } from "../status";

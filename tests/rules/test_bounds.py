@@ -1,0 +1,64 @@
+"""What senders and services can multiply is bounded, and the bound is where the documents say."""
+
+from __future__ import annotations
+
+import pytest
+from opentelemetry import baggage
+from opentelemetry.context import attach, detach
+from support.tracing import Alone, Tracing
+
+from failpath_otel import Attribute, Baggage, Glob, Regex, SpanRule
+from failpath_otel.testing import RecordingClient
+
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
+
+
+@pytest.mark.parametrize(("length", "is_believed"), [(512, True), (513, False)])
+def test_a_run_id_of_baggage_has_at_most_512_characters(length: int, is_believed: bool) -> None:
+    alone = Alone(rules=[SpanRule(flow="checkout", step="order", run=(Baggage("order"), "trace"))])
+    token = attach(baggage.set_baggage("order", "x" * length))
+    try:
+        span = alone.tracer.start_span("POST")
+    finally:
+        detach(token)
+    span.end()
+    wanted = "x" * length if is_believed else f"{span.get_span_context().trace_id:032x}"
+    assert {event.run_id for event in alone.events} == {wanted}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "matches"),
+    [(Glob("a*"), True), (Glob("*end"), False), (Regex("^a+"), True), (Regex("end$"), False)],
+    ids=lambda value: getattr(value, "pattern", value),
+)
+def test_of_a_value_over_4096_characters_a_pattern_sees_the_beginning(pattern: Glob | Regex, matches: bool) -> None:
+    rule = SpanRule(flow="checkout", step="order", run=("trace",), attributes={"body": pattern})
+    alone = Alone(rules=[rule])
+    alone.tracer.start_span("POST", attributes={"body": "a" * 4096 + "end"}).end()
+    assert bool(alone.events) is matches
+
+
+@pytest.mark.parametrize("pattern", [Glob("*end"), Regex("end$")], ids=["glob", "regex"])
+def test_a_value_of_4096_characters_is_seen_whole(pattern: Glob | Regex) -> None:
+    alone = Alone(rules=[SpanRule(flow="checkout", step="order", run=("trace",), attributes={"body": pattern})])
+    alone.tracer.start_span("POST", attributes={"body": "a" * 4093 + "end"}).end()
+    assert [event.status for event in alone.events] == ["running", "success"]
+
+
+def test_nothing_is_remembered_of_a_clients_own_steps_that_have_ended(tracing: Tracing) -> None:
+    """A rule that asks for the parent's run has the processor remember the spans of steps, for as long as they are open."""
+    below = SpanRule(name="SELECT", step="read", run=("parent",), flow=Attribute("flow"))
+    with RecordingClient(tracer_provider=tracing.provider, flows=False, rules=[below]) as client:
+        run = client.run("checkout", "1")
+        with run.step("outer"):
+            for _ in range(20):
+                run.step("pay", lambda: None)
+            remembered = open_spans(tracing)
+            assert len(remembered) == 1
+        assert remembered == {}
+
+
+def open_spans(tracing: Tracing) -> dict[object, object]:
+    # Memory has no public face; what is remembered too long would show in a service after days.
+    (processor,) = [one for one in tracing.provider._active_span_processor._span_processors if hasattr(one, "_open_spans")]
+    return processor._open_spans

@@ -1,0 +1,39 @@
+"""What the processor makes of a span that other code opened, alike by its fast and its slow path."""
+
+from __future__ import annotations
+
+import pytest
+from support.tracing import STEP, Alone
+
+from failpath_otel import Attribute, SpanRule
+
+pytestmark = pytest.mark.usefixtures("each_kind_of_span")
+
+
+def test_metadata_of_the_start_wins_over_the_clients_also_when_the_sdk_evicted_it() -> None:
+    """The SDK keeps 128 attributes and drops the oldest, so that at the end nothing of the start's is there any more."""
+    alone = Alone(default_metadata={"region": "default", "tier": "gold"})
+    with alone.tracer.start_as_current_span("pay", attributes={**STEP, "failpath.metadata.region": "eu"}) as span:
+        for number in range(200):
+            span.set_attribute(f"filler.{number}", number)
+    assert [event.metadata for event in alone.events] == [{"region": "eu", "tier": "gold"}] * 2
+
+
+def test_metadata_of_the_end_wins_over_that_of_the_start() -> None:
+    alone = Alone(default_metadata={"region": "default"})
+    with alone.tracer.start_as_current_span("pay", attributes={**STEP, "failpath.metadata.region": "eu"}) as span:
+        span.set_attribute("failpath.metadata.region", "us")
+    assert [event.metadata for event in alone.events] == [{"region": "eu"}, {"region": "us"}]
+
+
+@pytest.mark.parametrize("rules", [[], [SpanRule(name="pay", flow="f", step="s", run=(Attribute("order.id"),))]])
+@pytest.mark.parametrize(
+    ("lacking", "warned"), [("failpath.flow.slug", False), ("failpath.run.id", True), ("failpath.step.key", True)]
+)
+def test_a_span_with_a_part_of_the_attributes_is_no_step_and_warned_of_where_it_names_a_flow(
+    lacking: str, warned: bool, rules: list[SpanRule], caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = Alone(rules=rules)
+    alone.tracer.start_span("query", attributes={name: value for name, value in STEP.items() if name != lacking}).end()
+    assert alone.events == []
+    assert ["lacks some of" in message for message in caplog.messages] == [True] * warned
