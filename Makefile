@@ -52,6 +52,10 @@ example-mixed-traces: $(DEMO) ## Steps inside traces that were there before, in 
 example-fastapi-existing-traces: .venv-neighbours/.stamp-test ## A service with automatic traces: rules alone, then steps
 	@.venv-neighbours/bin/python examples/fastapi_existing_traces/run.py
 
+.PHONY: quick
+quick: $(DEV) ## The tests that need nothing beside Python and are not slow, against the sources: a first change's companion
+	@.venv/bin/pytest -q -n logical -m 'not browser and not database and not process and not slow' $(PYTEST_ARGS)
+
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both
 	@$(MAKE) --no-print-directory test-newest test-oldest test-neighbours

@@ -28,6 +28,31 @@ def repository() -> Path:
     return ROOT
 
 
+# Whole servers, commands and examples as processes, real deadlines and outages: seconds a test.
+WITH_PROCESSES = (
+    "collector/", "doctor/test_command.py", "examples/", "integrations/test_two_services.py", "neighbours/", "test_demo.py",
+    "test_docs.py", "delivery/test_exit.py", "delivery/test_fork.py", "delivery/test_interruption.py",
+    "delivery/test_outage.py", "delivery/exporters/test_otlp.py", "server/conformance/", "server/test_crash.py",
+    "server/test_forward.py", "server/test_forward_process.py", "server/test_otlp_grpc.py", "server/test_otlp_grpc_process.py",
+    "server/test_serve.py",
+)  # fmt: skip
+NEEDS = {"chromium_path": "browser", "postgres_url": "database"}
+"""What has to be installed apart, by the fixture that looks for it."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what `make quick` leaves out."""
+    for item in items:
+        place = item.path.relative_to(ROOT / "tests").as_posix()
+        if place.startswith(WITH_PROCESSES):
+            item.add_marker("process")
+        for fixture, marker in NEEDS.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+        if getattr(getattr(item, "callspec", None), "params", {}).get("db") == "postgresql":
+            item.add_marker("database")
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Names bodies by their length: a gzip body holds its time, and workers that run in parallel must agree on all names."""
     return f"{len(val)} bytes" if isinstance(val, bytes) else None

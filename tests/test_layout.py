@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from support.markdown import blocks
+from support.markdown import blocks, table
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,3 +110,20 @@ def test_the_order_of_the_rooms_in_the_architecture_is_the_one_that_is_checked()
     drawn = [block.body for block in blocks(ROOT / "docs" / "architecture.md") if block.language == "text"]
     orders = [re.split(r"\s*→\s*", " ".join(body.split())) for body in drawn]
     assert [contracts[name]["layers"] for name in ("arrows", "server-arrows")] == orders
+
+
+def test_each_place_that_contributors_are_sent_to_exists() -> None:
+    rows = table(ROOT / "CONTRIBUTING.md", "## To change something")
+    assert len(rows) >= 20
+    for _, sources, tests in rows:
+        assert_each_exists(sources, PACKAGE)
+        assert_each_exists(tests, ROOT / "tests")
+
+
+def assert_each_exists(cell: str, base: Path) -> None:
+    """A bare file name is of the folder that was named before it."""
+    folder = base
+    for name in re.findall(r"`([\w./-]+(?:\.\w+|/))`", cell):
+        found = next((one / name for one in (base, folder, base / "server", ROOT) if (one / name).exists()), None)
+        assert found is not None, (cell, name)
+        folder = found.parent

@@ -62,3 +62,28 @@ def open_spans(tracing: Tracing) -> dict[object, object]:
     # Memory has no public face; what is remembered too long would show in a service after days.
     (processor,) = [one for one in tracing.provider._active_span_processor._span_processors if hasattr(one, "_open_spans")]
     return processor._open_spans
+
+
+def test_of_spans_that_never_end_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("failpath_otel.tracing.rule_state.MAX_OPEN_SPANS", 3)
+    late = SpanRule(name="POST", flow="checkout", step="order", run=("trace",), attributes={"late": True})
+    alone = Alone(rules=[late])
+    spans = [alone.tracer.start_span("POST") for _ in range(10)]
+    assert len(alone.processor._open_spans) == 3  # memory has no public face
+    for span in spans:
+        span.set_attribute("late", True)
+        span.end()
+    assert len(alone.events) == 10
+    assert alone.processor._open_spans == {}
+
+
+def test_a_run_that_is_entered_within_a_step_is_the_parents(tracing: Tracing) -> None:
+    rules = [
+        SpanRule(name="POST", flow="checkout", step="order", run=(Attribute("order.id"),)),
+        SpanRule(name="SELECT", step="read", run=("parent",)),
+    ]
+    with RecordingClient(tracer_provider=tracing.provider, flows=False, rules=rules) as client:
+        with tracing.tracer.start_as_current_span("POST", attributes={"order.id": "o"}), client.run("refund", "r-1"):
+            tracing.tracer.start_span("SELECT").end()
+        reads = [(event.flow_key, event.run_id) for event in client.events if event.step_key == "read"]
+    assert reads == [("refund", "r-1")] * 2

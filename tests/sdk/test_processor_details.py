@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
 from support.tracing import STEP, Alone
 
 from failpath_otel import Attribute, SpanRule
+from failpath_otel.tracing.ownership import SpanOwnership
 
 pytestmark = pytest.mark.usefixtures("each_kind_of_span")
 
@@ -37,3 +40,34 @@ def test_a_span_with_a_part_of_the_attributes_is_no_step_and_warned_of_where_it_
     alone.tracer.start_span("query", attributes={name: value for name, value in STEP.items() if name != lacking}).end()
     assert alone.events == []
     assert ["lacks some of" in message for message in caplog.messages] == [True] * warned
+
+
+def test_a_processor_on_providers_with_other_resources_gives_each_span_the_service_of_its_own() -> None:
+    alone = Alone(TracerProvider(resource=Resource({"service.name": "shop"}), shutdown_on_exit=False))
+    other = TracerProvider(resource=Resource({"service.name": "warehouse"}), shutdown_on_exit=False)
+    other.add_span_processor(alone.processor)
+    for provider in (alone.provider, other, alone.provider):
+        provider.get_tracer("a-library").start_span("pay", attributes=STEP).end()
+    outcomes = [event.service for event in alone.events if event.is_outcome]
+    assert outcomes == ["shop", "warehouse", "shop"]
+
+
+def test_an_ended_span_belongs_to_whoever_took_it_while_other_threads_end_theirs() -> None:
+    """The processors after the first see the end of a span later, when other threads' spans may have ended in between."""
+    ownership, first, second = SpanOwnership(), object(), object()
+    assert ownership.claim((1, 0), first)
+    ownership.end((1, 0))
+    for number in range(1000):
+        ownership.claim((2, number), first)
+        ownership.end((2, number))
+    assert not ownership.claim((1, 0), second)
+
+
+def test_ended_spans_are_remembered_in_a_bounded_number() -> None:
+    ownership, first, second = SpanOwnership(), object(), object()
+    for number in range(2000):
+        ownership.claim((1, number), first)
+        ownership.end((1, number))
+    taken = [number for number in range(2000) if ownership.claim((1, number), second)]
+    assert 0 < len(taken) < 2000
+    assert taken == list(range(len(taken)))  # the oldest are forgotten
