@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from opentelemetry import baggage
 from opentelemetry.context import attach, detach
@@ -87,3 +89,29 @@ def test_a_run_that_is_entered_within_a_step_is_the_parents(tracing: Tracing) ->
             tracing.tracer.start_span("SELECT").end()
         reads = [(event.flow_key, event.run_id) for event in client.events if event.step_key == "read"]
     assert reads == [("refund", "r-1")] * 2
+
+
+def test_names_that_hold_ids_do_not_fill_the_memory() -> None:
+    alone = Alone(rules=[SpanRule(name=Glob("GET /order/*"), flow="checkout", step="order", run=("trace",))])
+    for number in range(5000):
+        alone.tracer.start_span(f"GET /cart/{number}").end()
+    # Memory has no public face.
+    assert alone.processor._rule_state is not None
+    assert len(alone.processor._rule_state.rules._by_name) <= 4096
+    assert len(alone.processor._rule_state.unmatched_names) <= 4096
+    alone.tracer.start_span("GET /order/1").end()
+    assert len(alone.events) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "matching"),
+    [(True, [True]), (1, [1, 1.0]), ("1", ["1"]), ("true", ["true"]), ([True, 2], [True, 2, 2.0])],
+    ids=repr,
+)
+def test_a_condition_matches_values_of_its_own_type_alone(wanted: Any, matching: list[Any]) -> None:
+    alone = Alone(rules=[SpanRule(flow="checkout", step="order", run=(Attribute("id"),), attributes={"x": wanted})])
+    values = [True, False, 1, 1.0, 2, 2.0, "1", "true", "True", ""]
+    for number, value in enumerate(values):
+        alone.tracer.start_span("POST", attributes={"id": str(number), "x": value}).end()
+    matched = [values[int(event.run_id)] for event in alone.events if event.is_outcome]
+    assert [(type(value), value) for value in matched] == [(type(value), value) for value in matching]

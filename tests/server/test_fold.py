@@ -127,6 +127,20 @@ def test_an_outcome_without_length_does_not_end_what_began_later():
     assert told(*events) == {"a": [("success", 1, 1), ("running", 2, None)]}
 
 
+def test_an_outcome_without_length_ends_the_latest_attempt_that_is_open():
+    events = [event("a", "running", at, span=f"s{at}") for at in (1, 3)]
+    events.append(event("a", "success", 5, span="t", started=5))
+    assert told(*events) == told(*reversed(events)) == {"a": [("running", 1, None), ("success", 3, 5)]}
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("b", "c", "a"), ("c", "a", "b")])
+def test_the_first_error_of_a_run_is_the_earliest_whichever_arrives_first(order: tuple[str, ...]):
+    failed = {key: event(key, "error", at) for at, key in enumerate("bca", start=1)}
+    first = project(fold(fact_of(failed[key]) for key in order), frozenset()).first_error
+    assert first is not None
+    assert first.step_key == "b"
+
+
 def test_a_second_try_that_took_time_does_not_end_the_first():
     events = [event("a", "running", 1, span="s"), event("a", "success", 4, span="t", started=3)]
     assert told(*events) == {"a": [("running", 1, None), ("success", 3, 4)]}

@@ -244,6 +244,46 @@ def test_a_locked_database_is_unavailable_for_now_and_loses_nothing_acknowledged
     run(story())
 
 
+def test_a_connection_that_is_lost_is_an_outage_whatever_the_driver_calls_it(tmp_path, monkeypatch):
+    from sqlalchemy.exc import DataError
+
+    from failpath_otel.server.store.writer import Writer
+
+    async def story():
+        async with house(tmp_path / "runs.db") as home:
+            with monkeypatch.context() as patched:
+                lost = DataError("INSERT", {}, Exception("server closed the connection"), connection_invalidated=True)
+                patched.setattr(Writer, "write", _raising(lost))
+                with pytest.raises(StoreUnavailable, match="server closed the connection"):
+                    await home.tell(event("a"))
+            assert await home.tell(event("a")) == (1, 0)
+
+    run(story())
+
+
+def test_what_is_settled_makes_room_for_more(tmp_path, monkeypatch):
+    """Stored, refused for now, or rejected: in each case the bound on what waits is free again."""
+    import msgspec
+    from sqlalchemy.exc import OperationalError
+
+    from failpath_otel.server.store.writer import Writer
+
+    async def story():
+        async with house(tmp_path / "runs.db", max_waiting_events=3) as home:
+            for number in range(4):
+                assert await home.tell(*[event("a", run=f"r{number}") for _ in range(2)]) == (2, 0)
+                poison = msgspec.structs.replace(event("b"), timestamp=2**80)
+                assert len((await home.ingest.submit([poison, event("c")])).rejected) == 1
+                with monkeypatch.context() as patched:
+                    patched.setattr(Writer, "write", _raising(OperationalError("COMMIT", {}, Exception("disk is full"))))
+                    with pytest.raises(StoreUnavailable):
+                        await home.tell(event("a"), event("b"))
+            # Together with one that waits, so many are too many only if all those before were still counted.
+            assert await asyncio.gather(home.tell(event("a")), home.tell(event("b"), event("c"))) == [(1, 0), (2, 0)]
+
+    run(story())
+
+
 def test_tables_that_are_gone_are_an_outage_and_no_reason_to_reject(db, query):
     async def story():
         async with house(db) as home:
