@@ -47,3 +47,13 @@ def test_of_two_starts_of_one_attempt_the_later_may_still_go_when_the_first_was_
     assert queue.add(event(4, "success")) is None
     assert queue.add(event(5, "error")) == (event(1, "running"), "queue_full")
     assert len(queue) == 3
+
+
+def test_what_is_taken_twice_is_in_flight_once() -> None:
+    """A sender that was interrupted takes the oldest events again."""
+    queue = EventQueue(2)
+    for number in (1, 2):
+        queue.add(event(number, "running"))
+    assert queue.add(event(3, "running")) == (event(3, "running"), "queue_full")
+    assert queue.take(2) == queue.take(2)
+    assert [queue.add(event(number, "error")) for number in (4, 5, 6)] == [None, None, (event(6, "error"), "queue_full")]

@@ -141,6 +141,11 @@ def test_the_first_error_of_a_run_is_the_earliest_whichever_arrives_first(order:
     assert first.step_key == "b"
 
 
+def test_of_two_contents_under_one_event_id_the_earlier_counts():
+    events = [event("a", "success", 1, span=None, event_id="e"), event("a", "error", 2, span=None, event_id="e")]
+    assert told(*events) == told(*reversed(events)) == {"a": [("success", 1, 1)]}
+
+
 def test_a_second_try_that_took_time_does_not_end_the_first():
     events = [event("a", "running", 1, span="s"), event("a", "success", 4, span="t", started=3)]
     assert told(*events) == {"a": [("running", 1, None), ("success", 3, 4)]}

@@ -153,8 +153,10 @@ def test_readers_with_the_token_are_served(locked):
     assert locked.get("/api/runs", {"Authorization": f"Bearer {TOKEN}"}).status == 200
 
 
-def test_health_is_told_to_everyone(locked):
+def test_health_is_for_everyone_and_no_other_path_that_begins_like_it(locked):
     assert locked.get("/healthz").status == 200
+    for path in ("/healthz/", "/healthzz", "/healthz/../api/runs"):
+        assert locked.get(path).status == 401, path
 
 
 def test_a_browser_that_opens_the_page_with_the_token_gets_a_cookie_and_a_clean_address(locked):
