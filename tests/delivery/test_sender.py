@@ -71,9 +71,10 @@ def test_a_full_queue_is_sent_without_waiting_for_company() -> None:
     exporter = ScriptedExporter()
     delivery = Delivery(exporter, max_queue_size=2, linger_millis=3_600_000)
     try:
-        delivery.record(event(1))
-        delivery.record(event(2))
-        exporter.wait_for(2)
+        for first in (1, 3):  # the worker begins with the first pair, and lingers for the second
+            delivery.record(event(first))
+            delivery.record(event(first + 1))
+            exporter.wait_for(first + 1)
         assert delivery.flush(60_000).dropped == {}
     finally:
         delivery.shutdown(0)
