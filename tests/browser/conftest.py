@@ -59,7 +59,7 @@ def api(settings: Settings) -> Iterator[Client]:
 
 @pytest.fixture
 def visit(browser: Browser, api: Client) -> Iterator[Callable[..., Visit]]:
-    """Gives a tab; ``width`` and ``scheme`` are options. Nothing may have gone wrong in it by the test's end."""
+    """Gives a tab; its options are those of `Visit`. Nothing may have gone wrong in it by the test's end."""
     visits: list[Visit] = []
 
     def begin(**options: object) -> Visit:

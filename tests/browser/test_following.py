@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,12 +48,15 @@ def test_a_burst_of_changes_is_read_a_few_times_and_ends_in_what_is(visit: Open,
     tab = visit().open(path)
     tab.locator(".live-mark.is-live").wait_for()
     made = reads(tab)
+    began = time.monotonic()
     for n in range(100):
         send(api, *events_of("checkout", f"r{n:03}", GOOD, ago=50 - n / 4))
     shown = {"/": ".card dd a", "/runs": ".runs tbody th .id", "/flow?flow=checkout": ".figures dd"}[path]
     wanted = "r099" if path == "/runs" else "101"
     expect(tab.locator(shown, has_text=wanted).first).to_be_visible()
-    assert len(made) < 30, "400 changes of 100 runs"
+    # The same is read at most every 400 ms, however long a busy machine takes for the 400 changes of 100 runs.
+    most = (time.monotonic() - began) / 0.4 + 2
+    assert max(Counter(made).values()) <= min(most, 99)
 
 
 def test_a_hidden_tab_asks_nothing_and_shows_what_is_when_it_is_seen_again(visit: Open, api: Client) -> None:
@@ -65,11 +70,15 @@ def test_a_hidden_tab_asks_nothing_and_shows_what_is_when_it_is_seen_again(visit
     tab.evaluate(hide, True)
     made = reads(tab)
     send(api, *events_of("checkout", "r2", GOOD, ago=0.1))
-    # What would be read is read within half a second of its arrival; the clock's own reads come every five.
-    tab.wait_for_timeout(1500)
+    # Another tab gets the same news. When it has read two of them, one after the other, the hidden one would have read too.
+    other = visit().open("/runs")
+    other.locator(".live-mark.is-live").wait_for()
+    for run_id in ("r3", "r4"):
+        send(api, *events_of("checkout", run_id, GOOD, ago=0.1))
+        expect(other.locator(".runs tbody th .id").first).to_have_text(run_id)
     assert made == []
     tab.evaluate(hide, False)
-    expect(tab.locator(".runs tbody th .id").first).to_have_text("r2")
+    expect(tab.locator(".runs tbody th .id").first).to_have_text("r4")
 
 
 def test_while_the_server_is_away_the_page_says_so_and_goes_on_by_itself_when_it_is_back(
@@ -86,7 +95,7 @@ def test_while_the_server_is_away_the_page_says_so_and_goes_on_by_itself_when_it
         expect(tab.locator(".runs tbody th .id")).to_have_text(["before"])
         again = servers()
         send(again, *events_of("checkout", "after", GOOD, ago=1))
-        expect(tab.locator(".live-mark")).to_have_text("live", timeout=10_000)
+        expect(tab.locator(".live-mark")).to_have_text("live")
         expect(tab.locator(".runs tbody th .id")).to_have_text(["after", "before"])
     finally:
         here.close()
@@ -101,7 +110,7 @@ def test_what_was_read_before_the_server_went_away_stays_with_its_time(browser: 
         until(lambda: tab.locator(".runs tbody tr").count())
         server.stop()
         # A run that runs is read again by the clock, and cannot be.
-        expect(tab.get_by_text("Data as of")).to_be_visible(timeout=15_000)
+        expect(tab.get_by_text("Data as of")).to_be_visible()
         expect(tab.locator(".runs tbody th .id")).to_have_text(["before"])
     finally:
         here.close()

@@ -32,7 +32,7 @@ def test_it_counts_what_came_and_names_the_last_request_as_it_comes(visit: Open,
     known = events_of("checkout", "r1", {"validate-cart": "success"})
     send(api, *known)
     send(api, *known)
-    expect(tab.locator(".tile", has_text="duplicates").locator("dd").first).to_have_text("2", timeout=7000)
+    expect(tab.locator(".tile", has_text="duplicates").locator("dd").first).to_have_text("2")
     assert tiles(tab)["accepted"] == "2"
     expect(tab.locator("section", has_text="Last request")).to_contain_text("POST /v1/events with 2 items was answered 202")
 

@@ -95,9 +95,9 @@ def test_what_is_no_step_reaches_the_backend_alone(agent: Collector, api: Client
     assert counts["unmapped"] == counts["accepted"] == 0, "the filter leaves nothing for the server to pass over"
 
 
-def test_a_step_is_seen_running_within_two_seconds_through_both_tiers(agent: Collector, api: Client) -> None:
+def test_a_step_is_seen_running_through_both_tiers_while_it_runs(agent: Collector, api: Client) -> None:
     with FailpathClient(exporter="otlp", flows=False) as failpath, failpath.run("checkout", run_id="r1").step("charge-card"):
-        story = until(lambda: known(api, "r1"), 2)
+        story = until(lambda: known(api, "r1"))  # how soon is what benchmarks/bench_collector.py measures
         assert story.steps["charge-card"].status == "running"
 
 

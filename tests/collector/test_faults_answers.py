@@ -118,6 +118,7 @@ def test_retry_after_is_honoured(status: int, as_date: bool, gated: Gate, collec
         service.flush()
         assert_exact(api, service, events=service.attempts)
     assert len(gated.arrivals) == 2
+    # A busy machine only makes it later: the first arrival was noted before the answer that it had.
     assert gated.arrivals[1] - gated.arrivals[0] >= least - 0.1
 
 

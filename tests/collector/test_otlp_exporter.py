@@ -30,10 +30,10 @@ def collector(
     return started
 
 
-def test_running_is_seen_within_two_seconds_while_the_step_runs(collector: Collector, api: Client) -> None:
+def test_running_is_seen_while_the_step_runs(collector: Collector, api: Client) -> None:
     with FailpathClient(exporter="otlp", flows=False) as failpath:
         with failpath.run("checkout", run_id="r1").step("charge-card"):
-            story = until(lambda: known(api, "r1"), 2)
+            story = until(lambda: known(api, "r1"))  # how soon is what benchmarks/bench_collector.py measures
             assert story.steps["charge-card"].status == "running"
         failpath.flush()
         until(lambda: (story := known(api, "r1")) and story.steps["charge-card"].status == "success")

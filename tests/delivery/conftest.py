@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,21 @@ def deliver() -> Iterator[Callable[..., Delivery]]:
         if isinstance(exporter, ScriptedExporter):
             exporter.gate.set()
         delivery.shutdown(0)
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads of deliveries that were started since, alive or not."""
+    started: list[threading.Thread] = []
+    start = threading.Thread.start
+
+    def noting(thread: threading.Thread) -> None:
+        if thread.name == "failpath-delivery":
+            started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", noting)
+    return started
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -55,9 +54,7 @@ def test_callbacks_on_the_worker_may_use_the_client(deliver: Deliver) -> None:
 
     delivery = deliver(ScriptedExporter(ValueError("no")), on_error=on_error)
     record(delivery, 1)
-    started = time.monotonic()
-    until(lambda: delivery.stats().sent == 2)
-    assert time.monotonic() - started < 10
+    until(lambda: delivery.stats().sent == 2, 30)
 
 
 def test_shutdown_from_a_callback_ends_the_worker(deliver: Deliver) -> None:

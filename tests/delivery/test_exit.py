@@ -16,6 +16,11 @@ from support.http_sink import HttpSink, always, hang
 Finish = Callable[..., dict[str, str]]
 Script = Callable[..., "subprocess.Popen[str]"]
 
+BOUND_SECONDS = 3
+"""What an exit may wait, all in all."""
+ENDED_SECONDS = BOUND_SECONDS + 20
+"""With what the interpreter's end itself may take on a busy machine. What must not be waited for here takes longer."""
+
 
 def keys(sink: HttpSink) -> list[str]:
     """The steps that ended, sorted; each event arrived once."""
@@ -39,7 +44,7 @@ def test_a_normal_exit_sends_everything(finish: Finish, sink: HttpSink) -> None:
         ("sys.exit(3)", 3, None),
         ("raise ValueError('boom')", 1, "ValueError: boom"),
         ("raise KeyboardInterrupt", -signal.SIGINT, "KeyboardInterrupt"),
-        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(10)", -signal.SIGINT, "KeyboardInterrupt"),
+        ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT, "KeyboardInterrupt"),
         ("threading.Thread(target=sys.exit).start()", 0, None),
     ],
 )
@@ -60,7 +65,7 @@ def test_every_kind_of_exit_sends_what_was_recorded(
 
 @pytest.mark.parametrize("delivery", ["background", "await"])
 def test_exit_with_a_server_that_hangs_takes_no_longer_than_its_bound(finish: Finish, sink: HttpSink, delivery: str) -> None:
-    """3 s for the drain; the margin is for a busy machine's start and end of the interpreter."""
+    """It is asked again and again, without end, as long as nothing ends that."""
     sink.answer = hang(sink)
     told = finish(
         """
@@ -72,22 +77,27 @@ def test_exit_with_a_server_that_hangs_takes_no_longer_than_its_bound(finish: Fi
         noise="",
         FAILPATH_DELIVERY=delivery,
     )
-    assert time.time() - float(told["wall"]) < 3 + 2
+    assert time.time() - float(told["wall"]) < ENDED_SECONDS
 
 
 def test_exit_does_not_wait_for_a_server_that_asked_for_longer(finish: Finish, sink: HttpSink) -> None:
+    """With a bound of a minute instead of 3 s, so that one who waits for it is seen on a busy machine too."""
     sink.answer = always(503, b"", Retry_After="120")
     told = finish(
         """
-        client = make()
+        from failpath_otel.delivery import process
+
+        process.EXIT_TIMEOUT_MILLIS = 60_000
+        failed = threading.Event()
+        client = make(on_error=lambda error: failed.set())
         client.run("checkout", "r1").step("step", lambda: None)
-        while not client._sink._sender.failing:
-            time.sleep(0.01)
+        failed.wait(60)
         told("wall", time.time())
         """,
         noise="events are dropped (shutdown)",
+        timeout=100,
     )
-    assert time.time() - float(told["wall"]) < 2
+    assert time.time() - float(told["wall"]) < 30
 
 
 def test_threads_that_are_still_recording(finish: Finish, sink: HttpSink) -> None:
@@ -95,23 +105,39 @@ def test_threads_that_are_still_recording(finish: Finish, sink: HttpSink) -> Non
     finish(
         """
         run = make().run("checkout", "r1")
+        recorded, more, without_end = threading.Event(), threading.Event(), threading.Event()
 
-        def work(name, until):
-            while time.monotonic() < until:
-                run.step(name, lambda: None)
-                time.sleep(0.002)
-            run.step(name + "-last", lambda: None)
+        def plain():
+            run.step("plain", lambda: None)
+            threading.main_thread().join()  # it has come to its end, and Python waits for this thread
+            recorded.clear()
+            more.set()
+            recorded.wait(60)
+            for n in range(20):
+                run.step("plain", lambda: None)
+            run.step("plain-last", lambda: None)
+            without_end.set()
+            more.set()
 
-        threading.Thread(target=work, args=("plain", time.monotonic() + 0.5)).start()
-        threading.Thread(target=work, args=("daemon", time.monotonic() + 3600), daemon=True).start()
-        time.sleep(0.1)
+        def daemon():
+            while True:
+                for n in range(20):
+                    run.step("daemon", lambda: None)
+                recorded.set()
+                if not without_end.is_set():
+                    more.wait(60)
+                    more.clear()
+
+        threading.Thread(target=plain).start()
+        threading.Thread(target=daemon, daemon=True).start()
+        recorded.wait(60)
         """,
         noise="",
     )
     found = keys(sink)
     assert found.count("plain-last") == 1
     assert found.count("plain") > 10
-    assert found.count("daemon") > 10
+    assert found.count("daemon") > 30
 
 
 def test_steps_in_exit_handlers_are_sent(finish: Finish, sink: HttpSink) -> None:
@@ -181,12 +207,12 @@ def test_sigterm_is_left_to_the_application(script: Script, sink: HttpSink) -> N
         client.run("checkout", "r1").step("step", lambda: None)
         client.flush()
         told("handler", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
-        time.sleep(60)
+        threading.Event().wait()
     """)
     assert process.stdout is not None
     assert process.stdout.readline() == "handler=True\n"
     process.send_signal(signal.SIGTERM)
-    assert process.wait(5) == -signal.SIGTERM
+    assert process.wait(60) == -signal.SIGTERM
     assert keys(sink) == ["step"]
 
 
@@ -204,15 +230,16 @@ def test_a_sigterm_handler_may_shut_the_client_down(script: Script, sink: HttpSi
         run.step("first", lambda: None)
         told("ready", 1)
         while True:
-            run.step("step", lambda: None)
-            client.stats()
-            time.sleep(0.0005)
+            for n in range(50):
+                run.step("step", lambda: None)
+                client.stats()
+            client.flush()  # so that no more is left at the end than can be sent by then
     """)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready=1\n"
     sink.wait_for(lambda sink: len(sink.stored) > 50)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert set(sink.arrivals.values()) == {1}
     found = keys(sink)
     assert found[0] == "first"
@@ -236,14 +263,14 @@ def test_several_clients_share_the_bound_at_exit(finish: Finish, sink: HttpSink)
     sink.answer = hang(sink)
     told = finish(
         """
-        clients = [make() for _ in range(4)]
+        clients = [make() for _ in range(15)]
         for client in clients:
             client.run("checkout", "r1").step("step", lambda: None)
         told("wall", time.time())
         """,
         noise="",
     )
-    assert time.time() - float(told["wall"]) < 3 + 2
+    assert time.time() - float(told["wall"]) < ENDED_SECONDS < 15 * BOUND_SECONDS
 
 
 def test_the_client_as_a_context_manager_sends_at_its_end(finish: Finish, sink: HttpSink) -> None:

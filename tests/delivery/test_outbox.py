@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.delivery import OUTCOMES, event
+from support.delivery import OUTCOMES, event, growth, interrupted_in
 
 from failpath_otel.delivery.outbox import Outbox
+from failpath_otel.delivery.queue import EventQueue
 from failpath_otel.events.step import StepEvent
 
 
@@ -122,28 +124,26 @@ def test_on_drop_that_raises_does_no_harm() -> None:
 def test_an_interruption_on_the_holders_thread_leaves_the_queue_alone() -> None:
     """As by a signal handler or finalizer: its event waits in the inbox until the holder goes on, and nothing is lost."""
     box = outbox(2)
-    inside = box._queue
-    interrupted: list[object] = []
-
-    class Interrupted(type(inside)):  # type: ignore[misc]
-        def add_from(self, inbox: Any) -> None:
-            if not interrupted:
-                interrupted.append(box.inbox.append(event(7)))
-                box.admit()
-                assert (box.stats(0, 0).pending, len(box.inbox)) == (0, 2)
-            super().add_from(inbox)
-
-    box._queue = Interrupted(2)
     box.inbox.append(event(1))
-    box.admit()
+
+    def handler() -> None:
+        box.inbox.append(event(7))
+        box.admit()
+        assert (box.stats(0, 0).pending, len(box.inbox)) == (0, 2)
+
+    # It runs with the lock held.
+    with interrupted_in(EventQueue.add_from, handler):
+        box.admit()
     assert [e.span_id for _, e in box.take(9)] == [event(1).span_id, event(7).span_id]
     assert counts(box) == (0, 2, {})
 
 
 def test_an_awaited_event_on_an_interrupted_thread_is_merely_recorded() -> None:
     box = outbox()
-    with box._lock:
-        assert box.add_awaited(event(1)) is None
+    numbers: list[object] = []
+    with interrupted_in(EventQueue.add_from, lambda: numbers.append(box.add_awaited(event(1)))):
+        box.admit()
+    assert numbers == [None]
     assert counts(box) == (0, 1, {})
 
 
@@ -158,7 +158,28 @@ def test_the_verdict_on_an_awaited_event() -> None:
     third = event(3)
     assert box.add_awaited(third) == 3
     assert box.verdict(3, third) == "held"
-    assert not box._awaited
+
+
+def test_nothing_is_kept_of_an_event_whose_verdict_was_given() -> None:
+    box = outbox()
+    numbers = itertools.count(1)
+
+    def ask_many() -> None:
+        for _ in range(2000):
+            number = next(numbers)
+            awaited = event(number)
+            recorded = box.add_awaited(awaited)
+            assert recorded is not None
+            box.settle([recorded] if number % 2 else [], [] if number % 2 else [recorded])
+            box.verdict(recorded, awaited)
+
+    assert growth(ask_many) < 50_000
+    held = event(next(numbers))
+    number = box.add_awaited(held)
+    assert number is not None
+    assert box.verdict(number, held) == "held"
+    box.settle([], [number])
+    assert box.verdict(number, held) is None, "its end was noted, though nobody waited any more"
 
 
 def test_waiting_ends_at_the_deadline_and_when_something_is_settled() -> None:

@@ -128,9 +128,9 @@ def test_an_application_and_a_server_that_hang_take_no_more_than_the_time(tmp_pa
     )
     with http_sink() as sink:
         sink.answer = hang(sink)
-        began = time.monotonic()
+        # Both hang for longer than `said` waits for the doctor.
         code, found = doctor(tmp_path, "--app", "shop", "--timeout", "3", FAILPATH_DEV_ENDPOINT=sink.url)
-        assert time.monotonic() - began < 3 + 10  # and the time in which Python starts, on a busy machine
+        assert not sink.released.is_set()
     assert code == 1
     assert "not done within 2 s" in found["app"][0]["what"]
     with pytest.raises(ProcessLookupError):

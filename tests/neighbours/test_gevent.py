@@ -20,13 +20,14 @@ failpath.run("checkout", "before").step("s", lambda: None)
 GREENLETS = """
 import os, time, gevent
 
-longest = 0.0
+longest, beats = 0.0, 0
 def heart():
-    global longest
+    global longest, beats
     while True:
         before = time.monotonic()
         gevent.sleep(0.01)
         longest = max(longest, time.monotonic() - before)
+        beats += 1
 
 def work(number):
     with failpath.run("checkout", f"g{number}") as run:
@@ -37,7 +38,9 @@ def work(number):
 beat = gevent.spawn(heart)
 gevent.joinall([gevent.spawn(work, number) for number in range(50)], raise_error=True)
 assert failpath.flush(5000), failpath.stats()
-gevent.sleep(0.5)  # the delivery waits for more meanwhile, and must not hold up the others
+seen = beats
+while beats < seen + 50:  # the delivery waits for more meanwhile, and must not hold up the others
+    gevent.sleep(0.01)
 beat.kill()
 print(longest)
 failpath.run("checkout", "last").step("s", lambda: None)
@@ -64,7 +67,8 @@ def test_greenlets_report_each_step_once_and_the_delivery_holds_none_up(
     env = settings(sink, {"PYTHONWARNINGS": "ignore"})
     done = script(tmp_path, "".join(parts) + GREENLETS + FORK, env)
     assert done.stderr == ""
-    assert float(done.stdout.split()[0]) < 1, "a greenlet waited for the delivery"
+    # The delivery waits for 5 s at a time. A machine that is busy holds a process up as well, but not for so long.
+    assert float(done.stdout.split()[0]) < 4, "a greenlet waited for the delivery"
     expected = {f"g{number}": WHOLE for number in range(50)}
     expected |= dict.fromkeys(("last", "child"), S) | ({"before": S} if USE in parts else {})
     assert arrived(sink) == expected

@@ -13,6 +13,7 @@ from opentelemetry import baggage
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Decision, ParentBased, SamplingResult
 from opentelemetry.trace import SpanKind, Status, StatusCode
+from support.delivery import growth
 from support.tracing import STEP, Alone, Tracing, told
 
 from failpath_otel import (
@@ -183,16 +184,19 @@ def test_the_parents_run_is_that_of_with_run_or_of_the_step_around(tracing: Trac
 
 def test_nothing_is_kept_of_spans_that_have_ended() -> None:
     alone = Alone(rules=[CHECKOUT, SpanRule(name="SELECT", step="read", run=("parent",), attributes={"late": 1})])
-    for number in range(50):
-        with (
-            alone.tracer.start_as_current_span("POST /checkout", attributes={"order.id": number}),
-            alone.tracer.start_as_current_span("between"),
-            alone.tracer.start_as_current_span("SELECT"),
-        ):
-            pass
-    state = alone.processor._rule_state
-    assert state is not None
-    assert (state.open_spans, alone.processor._open_steps) == ({}, {})
+
+    def pass_through() -> None:
+        for number in range(2000):
+            with (
+                alone.tracer.start_as_current_span("POST /checkout", attributes={"order.id": number}),
+                alone.tracer.start_as_current_span("between"),
+                alone.tracer.start_as_current_span("SELECT"),
+            ):
+                pass
+        assert len(alone.events) == 4000
+        alone.exporter.events.clear()
+
+    assert growth(pass_through) < 150_000
 
 
 def test_a_match_without_a_run_id_is_no_step_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -229,17 +233,24 @@ def write(folder: Path, text: str) -> Path:
 FILE = json.dumps({"version": 1, "rules": [{"name": "x", "flow": "f", "step": "s", "run": ["trace"]}]})
 
 
+def has_rules(**options: Any) -> bool:
+    """Whether a processor goes by the rule of `FILE`."""
+    alone = Alone(**options)
+    alone.tracer.start_span("x").end()
+    return told(alone.events) == ["s:running", "s:success"]
+
+
 def test_rules_come_from_the_argument_the_environment_or_the_nearest_file(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Alone().processor._rule_state is None
+    assert not has_rules()
     path = write(tmp_path, FILE)
-    assert Alone().processor._rule_state is not None
-    assert Alone(rules=False).processor._rule_state is None
+    assert has_rules()
+    assert not has_rules(rules=False)
     monkeypatch.setenv("FAILPATH_RULES", "false")
-    assert Alone().processor._rule_state is None
+    assert not has_rules()
     monkeypatch.setenv("FAILPATH_RULES", str(path))
     monkeypatch.chdir("/")
-    assert Alone().processor._rule_state is not None
+    assert has_rules()
 
 
 def test_a_broken_file_that_code_names_stops_construction(tmp_path: Path) -> None:

@@ -52,5 +52,6 @@ def alone() -> Iterator[Alone]:
 def no_global_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     """The global tracer provider as it is in a process that has set none; what the test sets is taken back."""
     late_provider.forget_all()  # clients of other tests, which would be attached first
+    # OpenTelemetry lets a process set its provider once, and has no public way back.
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())

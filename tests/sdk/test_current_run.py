@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,6 +28,28 @@ def no_run_is_left_current() -> Iterator[None]:
     if left is not None:
         context.attach(context.Context())
     assert left is None
+
+
+class Surroundings:
+    """Contexts in which a run is entered, each with a thing of its own in it: a run that was left must not keep them."""
+
+    def __init__(self) -> None:
+        self._things: list[weakref.ref[Surroundings]] = []
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        thing = Surroundings()
+        self._things.append(weakref.ref(thing))
+        token = context.attach(context.set_value("thing", thing))
+        try:
+            yield
+        finally:
+            context.detach(token)
+
+    @property
+    def kept(self) -> int:
+        gc.collect()
+        return sum(thing() is not None for thing in self._things)
 
 
 def test_a_run_is_current_within_its_block(client: RecordingClient) -> None:
@@ -127,16 +152,17 @@ def test_threads_that_share_a_run_each_leave_it_for_themselves(client: Recording
     """The first in is the first out; a pooled thread must not keep the run for the next job."""
     run = client.run("batch", "1")
     both_in, first_out = threading.Barrier(2), threading.Event()
+    surroundings = Surroundings()
 
     def first() -> object:
-        with run:
+        with surroundings(), run:
             both_in.wait(10)
         left = current_run()
         first_out.set()
         return left
 
     def second() -> object:
-        with run:
+        with surroundings(), run:
             both_in.wait(10)
             assert first_out.wait(10)
             assert current_run() is run
@@ -144,18 +170,20 @@ def test_threads_that_share_a_run_each_leave_it_for_themselves(client: Recording
 
     with ThreadPoolExecutor(2) as pool:
         assert [job.result(10) for job in (pool.submit(first), pool.submit(second))] == [None, None]
-        assert run._tokens == []
+        assert surroundings.kept == 0
 
 
 def test_many_threads_share_a_run_without_losing_count(client: RecordingClient) -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # threads take turns as often as they can, so that each meets the others half-way
     run = client.run("batch", "1")
+    surroundings = Surroundings()
 
     def work(_: int) -> object:
-        for _ in range(100):
-            with run:
-                run.step("item", lambda: None)
+        with surroundings():
+            for _ in range(100):
+                with run:
+                    run.step("item", lambda: None)
         return current_run()
 
     try:
@@ -163,7 +191,8 @@ def test_many_threads_share_a_run_without_losing_count(client: RecordingClient) 
             assert set(pool.map(work, range(32))) == {None}
     finally:
         sys.setswitchinterval(before)
-    assert run._tokens == []
+    assert surroundings.kept == 0
+    assert len(client.events) == 32 * 100 * 2
 
 
 def test_a_run_left_in_another_context_makes_no_noise(client: RecordingClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -202,7 +202,7 @@ def test_a_provider_that_is_replaced_and_comes_back_is_attached_once(monkeypatch
     first, second = Tracing(), Tracing()
     client = RecordingClient(flows=False)
     for tracing in (first, second, first):
-        monkeypatch.setattr(trace, "_TRACER_PROVIDER", tracing.provider)
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda provider=tracing.provider: provider)
         client.run("flow", "1").step("whole", lambda: None)
         _foreign(tracing, "1")
     assert told(client.events) == ["whole:running", "whole:success", "foreign:running", "foreign:success"] * 3
@@ -216,7 +216,7 @@ def test_a_provider_that_raises_after_another_does_not_leave_the_others_tracer_i
     first = Tracing()
     client = RecordingClient(flows=False)
     for provider in (first.provider, NoTracer(shutdown_on_exit=False), first.provider):
-        monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda provider=provider: provider)
         client.run("flow", "1").step("whole", lambda: None)
     assert told(client.events) == ["whole:running", "whole:success"] * 3
     assert len(first.spans) == 2

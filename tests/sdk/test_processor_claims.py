@@ -8,7 +8,9 @@ import pytest
 from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, TracerProvider
 from support.tracing import STEP, Alone, Tracing, ids_are_consistent, told
 
+from failpath_otel import FailpathSpanProcessor
 from failpath_otel.testing import RecordingClient
+from failpath_otel.tracing.attachment import Attachment
 
 pytestmark = pytest.mark.usefixtures("each_kind_of_span")
 
@@ -78,9 +80,8 @@ def test_under_a_concurrent_multi_processor_each_event_comes_once() -> None:
 
 
 def test_many_threads_meeting_a_provider_at_once_attach_one_processor(tracing: Tracing) -> None:
-    client = RecordingClient(flows=False)
     together = threading.Barrier(8)
-    attach = client._attach
+    attach = Attachment(FailpathSpanProcessor(exporter="memory"))
 
     def work() -> None:
         together.wait(10)
@@ -91,4 +92,4 @@ def test_many_threads_meeting_a_provider_at_once_attach_one_processor(tracing: T
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(tracing.provider._active_span_processor._span_processors) == 2
+    assert len(tracing.provider.added) == 2

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
-from support.delivery import event
+from support.delivery import event, no_thread
 from support.tracing import STEP, told
 
 from failpath_otel import FailpathClient, FailpathSpanProcessor, MemoryExporter, zero_code
@@ -26,6 +28,7 @@ from failpath_otel.zero_code import ZeroCodeClient
 @pytest.fixture(autouse=True)
 def untouched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process in which nothing was started, with an empty environment."""
+    # What is made once for a process has no public way back: a process has no use for one.
     monkeypatch.setattr(zero_code, "_client", None)
     monkeypatch.setattr(fallback, "_own", {})  # clients that other tests left open
     for name in [name for name in os.environ if name.startswith("FAILPATH_")]:
@@ -86,10 +89,10 @@ def test_what_cannot_be_used_is_one_error_in_the_log(
 def test_a_fault_of_ours_is_logged_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: object, options: Options) -> None:
+    def fail(options: Options, user_agent: str) -> None:
         raise RuntimeError("a fault")
 
-    monkeypatch.setattr(ZeroCodeClient, "_open_sink", fail)
+    monkeypatch.setattr("failpath_otel.client.open_sink", fail)
     monkeypatch.setenv("FAILPATH_EXPORTER", "memory")
     zero_code.start()
     (record,) = caplog.records
@@ -173,15 +176,34 @@ class Server:
         return sockets
 
 
+@pytest.fixture
+def import_uvicorn(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """Starts, and then has the service import something as ``uvicorn.server``."""
+
+    def start_and_import(module: object) -> None:
+        waiting: dict[str, Callable[[object], None]] = {}
+        wrapt = SimpleNamespace(register_post_import_hook=lambda hook, name: waiting.update({name: hook}))
+        monkeypatch.setitem(sys.modules, "wrapt", wrapt)
+        monkeypatch.setenv("FAILPATH_EXPORTER", "memory")
+        zero_code.start()
+        waiting["uvicorn.server"](module)
+
+    return start_and_import
+
+
 @pytest.mark.parametrize("failure", [None, OSError("a socket")])
-def test_when_uvicorn_has_shut_down_every_client_of_the_process_has_sent(failure: Exception | None) -> None:
+def test_when_uvicorn_has_shut_down_every_client_of_the_process_has_sent(
+    failure: Exception | None, import_uvicorn: Callable[[object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     module = SimpleNamespace(Server=type("OfUvicorn", (Server,), {}))
-    zero_code._have_uvicorn_flush(module)
+    import_uvicorn(module)
     exporters = [MemoryExporter(), MemoryExporter()]
-    deliveries = [Delivery(exporter, max_queue_size=10, linger_millis=600_000) for exporter in exporters]
+    deliveries = [Delivery(exporter, max_queue_size=10) for exporter in exporters]
     try:
-        for delivery in deliveries:
-            delivery.record(event(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_thread)  # so that they are sent by reason of the shutdown alone
+            for delivery in deliveries:
+                delivery.record(event(1))
         with contextlib.nullcontext() if failure is None else pytest.raises(OSError, match="a socket"):
             assert asyncio.run(module.Server(failure).shutdown(["a socket"])) == ["a socket"]
         assert [len(exporter.events) for exporter in exporters] == [1, 1]
@@ -193,7 +215,10 @@ def test_when_uvicorn_has_shut_down_every_client_of_the_process_has_sent(failure
 @pytest.mark.parametrize(
     "module", [SimpleNamespace(), SimpleNamespace(Server=object), SimpleNamespace(Server=SimpleNamespace(shutdown=print))]
 )
-def test_a_uvicorn_that_is_not_known_is_left_alone(module: SimpleNamespace) -> None:
+def test_a_uvicorn_that_is_not_known_is_left_alone(
+    module: SimpleNamespace, import_uvicorn: Callable[[object], None], caplog: pytest.LogCaptureFixture
+) -> None:
     before = getattr(getattr(module, "Server", None), "shutdown", None)
-    zero_code._have_uvicorn_flush(module)
+    import_uvicorn(module)
+    assert caplog.records == []
     assert getattr(getattr(module, "Server", None), "shutdown", None) is before

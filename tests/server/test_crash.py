@@ -15,9 +15,10 @@ SENDERS = 3
 
 
 class Sender:
-    """Sends batches until the server is gone, and remembers what was acknowledged."""
+    """Sends batches until the server is gone, and remembers what was acknowledged; ``taken`` counts that of all senders."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, taken: threading.Semaphore) -> None:
+        self.taken = taken
         self.acknowledged: list[list[dict[str, object]]] = []
         self._client = Client(url)
         self._name = name
@@ -34,6 +35,7 @@ class Sender:
                 break
             assert reply.status == 202
             self.acknowledged.append(batch)
+            self.taken.release()
         self._client.close()
 
 
@@ -57,13 +59,13 @@ def test_no_acknowledged_event_is_missing_after_kill_9(start_server):
             assert listed[0]["steps"]["success"] == 3
         if kill == KILLS:
             break
-        senders = [Sender(server.url, f"kill-{kill}-{number}") for number in range(SENDERS)]
-        enough = threading.Event()
-        while sum(len(sender.acknowledged) for sender in senders) < 3 + 5 * kill and any(s.thread.is_alive() for s in senders):
-            enough.wait(0.002)
+        taken = threading.Semaphore(0)
+        senders = [Sender(server.url, f"kill-{kill}-{number}", taken) for number in range(SENDERS)]
+        for _ in range(3 + 5 * kill):
+            assert taken.acquire(timeout=60), "no batch was acknowledged for a minute"
         server.process.kill()
         for sender in senders:
-            sender.thread.join(timeout=20)
+            sender.thread.join(timeout=60)
         unchecked = [sent for sender in senders for batch in sender.acknowledged for sent in batch]
         assert unchecked, "nothing was acknowledged before the kill"
         server.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support import databases
-from support.story import Clock, event, house, run
+from support.story import Clock, event, eventually, house, run
 
 from failpath_otel.events.step import StepError
 from failpath_otel.server.queries import error_groups
@@ -19,6 +18,10 @@ from failpath_otel.server.store import error_counts, retention
 from failpath_otel.server.store.retention import Retention
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
+
+MOST_SECONDS = 1.0
+"""Of this thread's processor time, which others on the machine do not lengthen: a hundred times what is needed, and far
+less than an expression takes that goes back over what it has read."""
 
 
 def failure(message, name="Declined", step="a", at=1.0, run="r1", **more):
@@ -64,17 +67,17 @@ def test_step_and_name_tell_kinds_apart_and_numbers_do_not():
 
 @given(st.text(max_size=400) | st.text(alphabet="0aA_'\"`.:/@-[ ", max_size=400))
 def test_any_message_has_a_fingerprint_at_once(message):
-    before = time.perf_counter()
+    before = time.thread_time()
     normal(message)
-    assert time.perf_counter() - before < 0.5
+    assert time.thread_time() - before < MOST_SECONDS
 
 
 @pytest.mark.parametrize("part", ["1a", "'", "`a", "a@", "1.", "[:", "a://", "“", "_1", "a.", "+a1@"])
 def test_no_message_takes_long(part):
-    before = time.perf_counter()
+    before = time.thread_time()
     for _ in range(10):
         normal(part * 10_000)
-    assert time.perf_counter() - before < 0.5
+    assert time.thread_time() - before < MOST_SECONDS
 
 
 def test_failures_are_counted_once_with_their_first_and_newest(db):
@@ -169,12 +172,6 @@ def test_groups_go_with_the_events_that_they_are_of(db, query, monkeypatch):
     monkeypatch.setattr(retention, "ROUND_SECONDS", 0.01)
     monkeypatch.setattr(error_counts, "MAX_GROUPS", 3)
 
-    async def until(condition):
-        deadline = asyncio.get_running_loop().time() + 20
-        while not condition():
-            assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-            await asyncio.sleep(0.01)
-
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=Retention(max_age_seconds=3600)) as home:
@@ -185,7 +182,7 @@ def test_groups_go_with_the_events_that_they_are_of(db, query, monkeypatch):
             found = home.queries.flow("checkout")
             assert sum(group.count for group in found.errors) + found.other_errors == 8
             clock.at(3700)
-            await until(lambda: query("SELECT count(*) FROM events") == [(2,)])
+            await eventually(lambda: query("SELECT count(*) FROM events") == [(2,)])
             assert groups(home) == [("a", "Declined", "u 78", 1), ("a", "Declined", "z 77", 1)]
             assert home.queries.flow("checkout").other_errors == 0
             assert query("SELECT count(*) FROM errors") == [(2,)]

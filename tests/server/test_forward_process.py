@@ -18,6 +18,12 @@ from support.served import Client, Served, event, start, until
 
 KILLS = 4
 SENDERS = 3
+TEN_MINUTES = """
+from failpath_otel.server import serve
+from failpath_otel.server.forward import forwarder
+forwarder.CLOSE_SECONDS = forwarder.REQUEST_SECONDS = serve.GRACE_SECONDS = serve.LAST_MOMENT_SECONDS = 600
+"""
+"""What a bridge runs first that waits at its end for what is on its way, as long as that takes."""
 
 StartServer = Callable[..., Served]
 
@@ -200,7 +206,7 @@ def test_what_is_on_its_way_when_a_signal_comes_is_acknowledged_if_it_arrives(st
 
     stopping = threading.Event()
     sink.answer = answer
-    bridge = start_server(*keeping, "--forward-to", sink.url)
+    bridge = start_server(*keeping, "--forward-to", sink.url, before=TEN_MINUTES)
     answers: list[object] = []
     sender = _send_in_background(bridge.url, answers, event("r"))
     sink.wait_for(lambda seen: bool(seen.requests))

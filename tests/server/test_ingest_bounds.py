@@ -10,27 +10,28 @@ from support import databases
 from support.story import event, house, run
 
 from failpath_otel.server.store.ingest import Overloaded, StoreUnavailable
+from failpath_otel.server.store.writer import Writer
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
 
-def _block(home, monkeypatch):
+def _block(monkeypatch):
     """Holds the writer until the returned event is set."""
     gate = threading.Event()
-    write = home.ingest._writer.write
+    write = Writer.write
 
-    def held(submissions):
-        gate.wait(30)
-        return write(submissions)
+    def held(writer, submissions):
+        gate.wait(60)
+        return write(writer, submissions)
 
-    monkeypatch.setattr(home.ingest._writer, "write", held)
+    monkeypatch.setattr(Writer, "write", held)
     return gate
 
 
 def test_more_than_may_wait_is_refused_and_what_was_taken_is_stored(db, monkeypatch):
     async def story():
         async with house(db, max_waiting_events=3) as home:
-            gate = _block(home, monkeypatch)
+            gate = _block(monkeypatch)
             taken = asyncio.create_task(home.tell(event("a"), event("b")))
             await asyncio.sleep(0)
             with pytest.raises(Overloaded, match="2 events wait already, at most 3 may"):
@@ -55,9 +56,9 @@ def test_what_waits_together_is_committed_together(tmp_path, monkeypatch):
 
     async def story():
         async with house(tmp_path / "runs.db") as home:
-            gate = _block(home, monkeypatch)
-            held = home.ingest._writer.write
-            monkeypatch.setattr(home.ingest._writer, "write", lambda parts: sizes.append(len(parts)) or held(parts))
+            gate = _block(monkeypatch)
+            held = Writer.write
+            monkeypatch.setattr(Writer, "write", lambda writer, parts: sizes.append(len(parts)) or held(writer, parts))
             submissions = [asyncio.create_task(home.tell(event("a"))) for _ in range(50)]
             await asyncio.sleep(0)
             gate.set()
@@ -71,7 +72,7 @@ def test_what_waits_together_is_committed_together(tmp_path, monkeypatch):
 def test_a_sender_that_went_away_does_no_harm(db, monkeypatch):
     async def story():
         async with house(db) as home:
-            gate = _block(home, monkeypatch)
+            gate = _block(monkeypatch)
             gone = asyncio.create_task(home.tell(event("a")))
             await asyncio.sleep(0)
             gone.cancel()
@@ -84,7 +85,7 @@ def test_a_sender_that_went_away_does_no_harm(db, monkeypatch):
 def test_close_commits_what_was_taken_and_refuses_more(db, query, monkeypatch):
     async def story():
         async with house(db) as home:
-            gate = _block(home, monkeypatch)
+            gate = _block(monkeypatch)
             taken = [asyncio.create_task(home.tell(event("a"))) for _ in range(5)]
             await asyncio.sleep(0)
             closing = asyncio.create_task(home.ingest.close())
@@ -102,10 +103,11 @@ def test_close_commits_what_was_taken_and_refuses_more(db, query, monkeypatch):
 def test_close_ends_within_its_bound_while_the_database_hangs(tmp_path, monkeypatch):
     async def story():
         async with house(tmp_path / "runs.db") as home:
-            gate = _block(home, monkeypatch)
+            gate = _block(monkeypatch)
             taken = asyncio.create_task(home.tell(event("a")))
             await asyncio.sleep(0)
-            await asyncio.wait_for(home.ingest.close(timeout_seconds=0.05), 5)
+            await asyncio.wait_for(home.ingest.close(timeout_seconds=0.05), 30)
+            assert not gate.is_set()
             assert not taken.done()
             gate.set()
             await taken

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from sqlalchemy import event as of_engine
 from support import databases
 from support.story import event, flow_of, house, run
 
@@ -348,13 +349,13 @@ def test_lists_are_read_by_an_index(tmp_path):
     async def story():
         async with house(tmp_path / "runs.db") as home:
             await four_statuses(home)
-            from sqlalchemy import event as events
 
             def explain(connection, cursor, statement, parameters, context, many):
                 if "FROM runs" in statement:
                     plans.append(cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall())
 
-            events.listen(home.store._readers, "before_cursor_execute", explain)
+            with home.store.read() as connection:
+                of_engine.listen(connection.engine, "before_cursor_execute", explain)
             for flow in (None, "checkout"):
                 for status in (None, "success", "error", "running", "incomplete"):
                     home.queries.runs(flow, status)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event as of_engine
 from support import databases
-from support.story import Clock, event, house, run
+from support.story import Clock, event, eventually, house, run
 
 from failpath_otel.cli.quantity import bytes_of, seconds_of
 from failpath_otel.errors import ConfigError
 from failpath_otel.server.settings import Settings
 from failpath_otel.server.store import retention
 from failpath_otel.server.store.database import Store
-from failpath_otel.server.store.retention import Retention
+from failpath_otel.server.store.retention import Retention, Sweeper
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -26,11 +28,14 @@ def rounds_without_pause(monkeypatch):
     monkeypatch.setattr(retention, "ROUND_SECONDS", 0.01)
 
 
-async def until(condition, seconds=20):
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.01)
+def follow(home, listener):
+    """Has ``listener`` called with the text of each statement that writes, before the database gets it."""
+
+    def before(connection, cursor, statement, parameters, context, many):
+        listener(statement)
+
+    with home.store.write() as connection:
+        of_engine.listen(connection.engine, "before_cursor_execute", before)
 
 
 def keys(home):
@@ -55,8 +60,8 @@ def test_runs_go_when_nothing_of_them_arrived_for_so_long_and_leave_no_trace_in_
             clock.at(3000)
             await home.tell(*a_run("young", 3000), event("c", "success", 3000, run="long", started=9))
             clock.at(3601)
-            await until(lambda: keys(home) == {"young", "long"})
-            await until(lambda: query("SELECT count(*) FROM events") == [(9,)])
+            await eventually(lambda: keys(home) == {"young", "long"})
+            await eventually(lambda: query("SELECT count(*) FROM events") == [(9,)])
             assert home.queries.run("checkout", "old-1") is None
             assert home.queries.events("checkout", "old-2") is None
             assert query("SELECT key FROM meta WHERE key = 'doomed'") == []
@@ -76,8 +81,9 @@ def test_without_retention_nothing_is_deleted(db):
             await home.tell(*a_run("old"))
             clock.at(10**8)
             await home.tell(*a_run("new"))
-            assert keys(home) == {"old", "new"}
-            assert home.ingest._sweeper.due_in() is None
+            await home.tell(*a_run("newer"))  # what is due is done after each batch, so by now it would be
+            assert keys(home) == {"old", "new", "newer"}
+            assert Sweeper(home.store, Retention(), lambda: 10**14, lambda _: None).due_in() is None
 
     run(story())
 
@@ -88,7 +94,7 @@ def test_a_late_event_of_a_deleted_run_begins_it_anew(db):
         async with house(db, clock=clock, retention=HOUR) as home:
             await home.tell(*a_run("r"))
             clock.at(4000)
-            await until(lambda: not keys(home))
+            await eventually(lambda: not keys(home))
             assert await home.tell(event("c", "success", 20, run="r", started=9)) == (1, 0)
             found = home.queries.run("checkout", "r")
             assert found is not None
@@ -97,104 +103,114 @@ def test_a_late_event_of_a_deleted_run_begins_it_anew(db):
     run(story())
 
 
-def test_more_runs_than_a_step_takes_and_runs_larger_than_a_step_go_too(db, query, monkeypatch):
-    monkeypatch.setattr(retention, "_EVENTS", 7)
-    monkeypatch.setattr(retention, "_LOOKED_AT", 3)
+def test_more_runs_than_a_step_takes_and_runs_larger_than_a_step_go_too(db, query):
+    deletes = []
 
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=HOUR) as home:
-            await home.tell(*(one for number in range(20) for one in a_run(f"old-{number}")))
-            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 31)))
+            await home.tell(*(one for number in range(1100) for one in a_run(f"old-{number}")))
+            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 2501)))
+            follow(home, lambda statement: deletes.append(statement.split()[2]) if statement.startswith("DELETE") else None)
             clock.at(3700)
             await home.tell(*a_run("young", 3700))
-            await until(lambda: query("SELECT count(*) FROM events") == [(4,)])
+            await eventually(lambda: query("SELECT count(*) FROM events") == [(4,)])
             assert keys(home) == {"young"}
 
     run(story())
+    assert deletes.count("runs") > 2, "a step took all runs"
+    assert deletes.count("events") > deletes.count("runs"), "a step took all events"
 
 
 def test_a_long_lived_run_does_not_keep_what_came_after_it(db, query, monkeypatch):
-    monkeypatch.setattr(retention, "_LOOKED_AT", 2)
+    monkeypatch.setattr(retention, "FULL_ROUND_SECONDS", 0.0)
+    long = [f"long-{number}" for number in range(1100)]  # more than are looked at in one step
 
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=HOUR) as home:
-            for key in ("long-1", "long-2", "long-3"):
-                await home.tell(*a_run(key))
+            await home.tell(*(event("a", run=key) for key in long))
             await home.tell(*a_run("old"))
+            clock.at(3000)
+            await home.tell(*(event("c", "success", 3000, run=key, started=9) for key in long))
             clock.at(3700)
-            for key in ("long-1", "long-2", "long-3"):
-                await home.tell(event("c", "success", 3700, run=key, started=9))
-            home.ingest._sweeper._next_full_round = 0.0
-            await until(lambda: keys(home) == {"long-1", "long-2", "long-3"})
+            await eventually(lambda: query("SELECT count(*) FROM runs") == [(len(long),)])
+            assert home.queries.run("checkout", "old") is None
 
     run(story())
 
 
-def test_deleting_goes_on_after_a_crash_in_its_midst_and_costs_no_new_run(db, query, monkeypatch):
-    monkeypatch.setattr(retention, "_EVENTS", 1)
-
+def test_deleting_goes_on_after_a_crash_in_its_midst_and_costs_no_new_run(db, query):
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=HOUR) as home:
-            sweeper = home.ingest._sweeper
-            delete = sweeper._delete_events
-            calls = []
+            deletes = []
 
-            def fail_at_the_third(doomed):
-                calls.append(doomed)
-                if len(calls) > 2:
-                    raise OSError("the disk is gone")
-                delete(doomed)
+            def fail_at_the_third(statement):
+                if statement.startswith("DELETE FROM events"):
+                    deletes.append(statement)
+                    if len(deletes) > 2:
+                        raise OSError("the disk is gone")
 
-            monkeypatch.setattr(sweeper, "_delete_events", fail_at_the_third)
-            await home.tell(*a_run("old"))
-            clock.at(3700)
-            await until(lambda: len(calls) > 2)
-        assert query("SELECT count(*) FROM events") == [(2,)]
+            follow(home, fail_at_the_third)
+            await home.tell(*(event("a", "success", at, run="old", started=0) for at in range(1, 6001)))
+            clock.at(3700 + 6000)
+            await eventually(lambda: len(deletes) > 2)
+        assert 0 < query("SELECT count(*) FROM events")[0][0] < 6000
         async with house(db, clock=clock, retention=HOUR) as home:
             await home.tell(*a_run("new", 3700))
-            await until(lambda: query("SELECT count(*) FROM events") == [(4,)])
+            await eventually(lambda: query("SELECT count(*) FROM events") == [(4,)])
             assert keys(home) == {"new"}
             assert [len(step.attempts) for step in home.queries.run("checkout", "new").steps] == [1, 2, 1]
 
     run(story())
 
 
-def test_senders_are_answered_while_old_runs_are_deleted(db, query, monkeypatch):
-    monkeypatch.setattr(retention, "_EVENTS", 1)
-
+def test_senders_are_answered_while_old_runs_are_deleted(db, query):
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=HOUR) as home:
-            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 2001)))
+            done = []
+            deleting, sent = threading.Event(), threading.Event()
+
+            def note(statement):
+                if statement.startswith("DELETE FROM events"):
+                    done.append("deleted")
+                    deleting.set()
+                    assert sent.wait(30)
+                elif statement.startswith("INSERT INTO events"):
+                    done.append("stored")
+
+            await home.tell(*(event("a", "success", at, run="large", started=0) for at in range(1, 2501)))
+            follow(home, note)
             clock.at(3700)
-            await until(lambda: not keys(home))
-            await home.tell(*a_run("young", 3700))
-            left = query("SELECT count(*) FROM events")[0][0]
-            assert left > 4, "all was deleted before the sender was answered"
+            assert await asyncio.to_thread(deleting.wait, 30)
+            assert not keys(home)
+            young = asyncio.ensure_future(home.tell(*a_run("young", 3700)))
+            await asyncio.sleep(0)
+            sent.set()
+            assert await young == (4, 0)
+            await eventually(lambda: query("SELECT count(*) FROM events") == [(4,)])
+            assert done == ["deleted", "stored", "deleted"], "the sender waited until all was deleted"
 
     run(story())
 
 
-def test_a_database_that_cannot_be_written_for_a_while_is_swept_later(db, monkeypatch):
+def test_a_database_that_cannot_be_written_for_a_while_is_swept_later(db):
     async def story():
         clock = Clock()
         async with house(db, clock=clock, retention=HOUR) as home:
-            sweeper = home.ingest._sweeper
-            doom = sweeper._doom
             failures = [OSError("no space left"), OSError("no space left")]
 
-            def fail_twice(connection, runs):
-                if failures:
+            def fail_twice(statement):
+                if statement.startswith("DELETE FROM runs") and failures:
                     raise failures.pop()
-                doom(connection, runs)
 
-            monkeypatch.setattr(sweeper, "_doom", fail_twice)
+            follow(home, fail_twice)
             await home.tell(*a_run("old"))
             clock.at(3700)
-            await until(lambda: not keys(home))
+            await eventually(lambda: not keys(home))
+            assert failures == []
 
     run(story())
 
@@ -213,7 +229,7 @@ def test_by_size_the_oldest_runs_go_and_the_file_becomes_shorter(tmp_path, monke
         before = db.stat().st_size
         most = full // 2
         async with house(db, retention=Retention(max_bytes=most)) as home:
-            await until(lambda: home.store.used_bytes() <= most * retention.SHRINK_TO)
+            await eventually(lambda: home.store.used_bytes() <= most * retention.SHRINK_TO)
             left = {
                 key
                 for number in range(30)
@@ -224,7 +240,7 @@ def test_by_size_the_oldest_runs_go_and_the_file_becomes_shorter(tmp_path, monke
             assert newest <= left
             assert "r0-0" not in left
             assert home.store.used_bytes() > most // 2, "far more was deleted than asked"
-            await until(lambda: not home.store.shrink(0, keep=retention.SPARE_PAGES))
+            await eventually(lambda: not home.store.shrink(0, keep=retention.SPARE_PAGES))
         # Closing writes the log into the file, which is only then cut.
         assert db.stat().st_size < before * 0.8
 

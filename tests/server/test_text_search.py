@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import math
 
 import pytest
+from sqlalchemy import event as of_engine
 from support import databases
 from support.story import all_pages, event, house, run
 
@@ -123,23 +124,19 @@ def test_where_many_ids_begin_with_the_text_the_one_that_equals_it_still_comes_f
 
 
 def test_a_call_ends_in_its_time_says_how_far_it_came_and_goes_on_from_there(db, monkeypatch):
-    monkeypatch.setattr(bounded_scan, "_FIRST_LOOK", 7)
-    monkeypatch.setattr(bounded_scan, "_LONGEST_LOOK", 7)
-    # Each look at the clock takes most of a call's time.
-    ticks = itertools.count(step=bounded_scan.SECONDS * 0.6)
-    monkeypatch.setattr(text_search.search_text, "__defaults__", (lambda: next(ticks),))
+    monkeypatch.setattr(bounded_scan, "SECONDS", 0.0)  # over when the first look is
 
     async def story():
         async with house(db) as home:
-            for number in range(50):
-                await home.tell(event("a", at=number, run=f"r{number}", metadata={"k": "needle" if number % 20 == 2 else ""}))
+            text = {number: "needle" if number in (2, 42, 82) else "" for number in range(200)}
+            await home.tell(*(event("a", at=number, run=f"r{number}", metadata={"k": text[number]}) for number in text))
             page = home.queries.runs(q="needle")
             assert page.runs == []
-            looked_at = [row.started_at for row in home.queries.runs(limit=200).runs]
-            assert page.searched_to == looked_at[6]
+            looked_at = [row.started_at for row in home.queries.runs(limit=200).runs].index(page.searched_to) + 1
+            assert 0 < looked_at < 200 - 82
             assert page.next_cursor is not None
             seen, pages = all_pages(home, q="needle")
-            assert (seen, pages) == (["r42", "r22", "r2"], 8)
+            assert (seen, pages) == (["r82", "r42", "r2"], math.ceil(200 / looked_at))
             last = home.queries.runs(q="needle", cursor=page.next_cursor)
             while last.next_cursor:
                 last = home.queries.runs(q="needle", cursor=last.next_cursor)
@@ -176,13 +173,13 @@ def test_ids_are_looked_for_by_the_index_of_ids(tmp_path):
     async def story():
         async with house(tmp_path / "runs.db") as home:
             await home.tell(event("a"))
-            from sqlalchemy import event as events
 
             def explain(connection, cursor, statement, parameters, context, many):
                 if "run_key >=" in statement:
                     plans.extend(row[3] for row in cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters))
 
-            events.listen(home.store._readers, "before_cursor_execute", explain)
+            with home.store.read() as connection:
+                of_engine.listen(connection.engine, "before_cursor_execute", explain)
             for flow in (None, "checkout"):
                 home.queries.runs(flow, q="r")
 

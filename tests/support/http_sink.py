@@ -64,6 +64,11 @@ class HttpSink:
     def events(self) -> list[dict[str, Any]]:
         return list(self.stored.values())
 
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open at this moment."""
+        return len(self._open)
+
     def start(self) -> None:
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

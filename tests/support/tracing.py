@@ -13,13 +13,25 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from failpath_otel import FailpathSpanProcessor, MemoryExporter, StepEvent
 
 
+class Provider(TracerProvider):
+    """A provider of the SDK that keeps which processors it was given, in ``added``."""
+
+    def __init__(self, **options: Any) -> None:
+        self.added: list[SpanProcessor] = []
+        super().__init__(**{"shutdown_on_exit": False, **options})
+
+    def add_span_processor(self, span_processor: SpanProcessor) -> None:
+        self.added.append(span_processor)
+        super().add_span_processor(span_processor)
+
+
 class Tracing:
     """A provider with an exporter in memory."""
 
     def __init__(self, **options: Any) -> None:
         self.exporter = InMemorySpanExporter()
         options.setdefault("resource", Resource({"service.name": "shop"}))
-        self.provider = TracerProvider(shutdown_on_exit=False, **options)
+        self.provider = Provider(**options)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
 
     @property

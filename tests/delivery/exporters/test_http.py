@@ -82,7 +82,7 @@ def test_a_kept_connection_that_the_server_closed_is_replaced(sink: HttpSink) ->
     exporter.export([event(1)], timeout_millis=5000)
     sink.stop()
     sink.start()
-    until(lambda: not sink._open)
+    until(lambda: not sink.open_connections)
     exporter.export([event(2)], timeout_millis=5000)
     exporter.close()
     assert sink.connections == 2

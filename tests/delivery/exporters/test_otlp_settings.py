@@ -20,6 +20,7 @@ from support.delivery import event
 from failpath_otel import ConfigError, FailpathClient
 from failpath_otel.errors import ExportError
 from failpath_otel.exporters.otlp.exporter import OtlpExporter
+from failpath_otel.exporters.otlp.http import HttpTransport
 from failpath_otel.exporters.otlp.settings import OtlpSettings, read_settings
 
 O = "OTEL_EXPORTER_OTLP_"  # noqa: E741 - the tables below read best with a short name
@@ -166,7 +167,8 @@ def test_what_may_be_a_secret_is_not_shown(name: str, value: str) -> None:
 def test_no_secret_is_in_a_repr() -> None:
     environ = {f"{O}HEADERS": "authorization=hush"}
     exporter = OtlpExporter(environ)
-    assert "hush" not in repr(exporter) + repr(read_settings(environ)) + repr(vars(exporter._transport))  # type: ignore[arg-type]
+    parts = vars(HttpTransport(read_settings(environ), "failpath-otel"))
+    assert "hush" not in repr(exporter) + repr(read_settings(environ)) + repr(parts)
     exporter.close()
 
 
