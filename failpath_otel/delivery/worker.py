@@ -139,9 +139,13 @@ class Delivery:
             return
         waiting = len(self._inbox)
         if waiting >= self._wake_at:
-            self._wake_at = _NEVER
-            if not self._start_worker():
-                self._wake_at = 1  # no thread can be started now; the next event tries again
+            started = False
+            try:
+                self._wake_at = _NEVER
+                started = self._start_worker()
+            finally:
+                if not started:
+                    self._wake_at = 1  # no thread can be started now, or an alarm came first; the next event tries again
             self._signal.put(None)
         if waiting + self._outbox.queued > self._max_queue_size:
             self._outbox.admit()

@@ -92,37 +92,38 @@ def test_no_wake_up_is_lost_among_many_threads(deliver: Deliver) -> None:
     assert len(exporter.events) == 5 * 800
 
 
+class Alarm(Exception):
+    """What a signal handler raises."""
+
+
+def record_but_raise(delivery: Delivery, number: int, at_line: int) -> bool:
+    """Whether recording was interrupted, at the line of that number that it comes to."""
+    left = at_line
+
+    def trace(frame: FrameType, what: str, argument: object) -> object:
+        nonlocal left
+        if frame.f_code is not Delivery.record.__code__:
+            return None
+        if what == "line":
+            left -= 1
+            if left == 0:
+                raise Alarm
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        delivery.record(event(number))
+    except Alarm:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
 def test_a_wake_up_that_was_cut_off_is_made_good(deliver: Deliver, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by an alarm whose handler raises between a record and its signal; here at each of the lines of recording."""
     monkeypatch.setattr(worker_module, "_IDLE_SECONDS", 0.05)  # as above
-
-    class Alarm(Exception):
-        pass
-
-    def record_but_raise(delivery: Delivery, at_line: int) -> bool:
-        """Whether recording was interrupted, at the line of that number that it comes to."""
-        left = at_line
-
-        def trace(frame: FrameType, what: str, argument: object) -> object:
-            nonlocal left
-            if frame.f_code is not Delivery.record.__code__:
-                return None
-            if what == "line":
-                left -= 1
-                if left == 0:
-                    raise Alarm
-            return trace
-
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            delivery.record(event(2))
-        except Alarm:
-            return True
-        finally:
-            sys.settrace(before)
-        return False
-
     cut = recorded = 0
     interrupted = True
     while interrupted:
@@ -132,12 +133,26 @@ def test_a_wake_up_that_was_cut_off_is_made_good(deliver: Deliver, monkeypatch: 
         delivery.record(event(1))
         assert delivery.flush(20_000)
         until_others_rest()
-        interrupted = record_but_raise(delivery, cut)
+        interrupted = record_but_raise(delivery, 2, cut)
         if delivery.stats().recorded == 2:
             recorded += 1
             exporter.wait_for(2)
     assert cut > 5
     assert recorded > 2
+
+
+def test_a_start_of_the_worker_that_was_cut_off_is_made_up_for_by_the_next_event(deliver: Deliver) -> None:
+    """The first event of all is the one that starts it; whatever becomes of that one, the later ones are sent."""
+    cut = 0
+    interrupted = True
+    while interrupted:
+        cut += 1
+        exporter = ScriptedExporter()
+        delivery = deliver(exporter, linger_millis=0)
+        interrupted = record_but_raise(delivery, 1, cut)
+        delivery.record(event(2))
+        until(lambda: 2 in exporter.numbers)  # noqa: B023 - called at once
+    assert cut > 5
 
 
 @pytest.mark.parametrize("state", ["idle", "backoff", "held"])
