@@ -54,7 +54,8 @@ example-fastapi-existing-traces: .venv-neighbours/.stamp-test ## A service with 
 
 .PHONY: quick
 quick: $(DEV) ## The tests that need nothing beside Python and are not slow, against the sources: a first change's companion
-	@.venv/bin/pytest -q -n logical -m 'not browser and not database and not process and not slow' $(PYTEST_ARGS)
+	@FAILPATH_TEST_PROFILE=quick .venv/bin/pytest -q -n logical -m 'not browser and not database and not slow' \
+	  --ignore=tests/browser --ignore=tests/collector --ignore=tests/examples --ignore=tests/neighbours $(PYTEST_ARGS)
 
 .PHONY: test
 test: $(BASE) collector axe js-client ## Tests the built wheel: newest Python and OpenTelemetry, then the oldest of both

@@ -17,7 +17,8 @@ import failpath_otel
 # The machines that run this are busy; a slow example is no failure, and CI is to give the same answer each time.
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("here"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.register_profile("quick", settings.get_profile("here"), max_examples=20)
+settings.load_profile(os.environ.get("FAILPATH_TEST_PROFILE") or ("ci" if os.environ.get("CI") else "here"))
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,14 +29,17 @@ def repository() -> Path:
     return ROOT
 
 
-# Whole servers, commands and examples as processes, real deadlines and outages: seconds a test.
-WITH_PROCESSES = (
-    "collector/", "doctor/test_command.py", "examples/", "integrations/test_two_services.py", "neighbours/", "test_demo.py",
-    "test_docs.py", "delivery/test_exit.py", "delivery/test_fork.py", "delivery/test_interruption.py",
-    "delivery/test_outage.py", "delivery/exporters/test_otlp.py", "server/conformance/", "server/test_crash.py",
-    "server/test_forward.py", "server/test_forward_process.py", "server/test_otlp_grpc.py", "server/test_otlp_grpc_process.py",
-    "server/test_serve.py",
+# Whole servers, commands and examples as processes, real deadlines and outages, memory and much made-up input: seconds a test.
+TAKES_LONG = (
+    "browser/", "collector/", "delivery/exporters/", "delivery/test_delivery.py", "delivery/test_exit.py",
+    "delivery/test_fork.py", "delivery/test_full_queue.py", "delivery/test_interruption.py", "delivery/test_outage.py",
+    "doctor/test_command.py", "examples/", "integrations/test_two_services.py", "neighbours/", "rules/test_bounds.py",
+    "sdk/test_testing.py", "server/conformance/", "server/test_crash.py", "server/test_forward.py",
+    "server/test_forward_bounds.py", "server/test_forward_options.py", "server/test_forward_process.py",
+    "server/test_fuzz.py", "server/test_hostile_bodies.py", "server/test_otlp_grpc.py", "server/test_otlp_grpc_process.py",
+    "server/test_page_served.py", "server/test_retention.py", "server/test_serve.py", "test_demo.py", "test_docs.py",
 )  # fmt: skip
+SECOND_ROUND = "spans without private fields"
 NEEDS = {"chromium_path": "browser", "postgres_url": "database"}
 """What has to be installed apart, by the fixture that looks for it."""
 
@@ -44,8 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make quick` leaves out."""
     for item in items:
         place = item.path.relative_to(ROOT / "tests").as_posix()
-        if place.startswith(WITH_PROCESSES):
-            item.add_marker("process")
+        if place.startswith(TAKES_LONG) or SECOND_ROUND in item.nodeid:
+            item.add_marker("slow")
         for fixture, marker in NEEDS.items():
             if fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(marker)
