@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support.behind import Behind
 from support.story import event, run
 
 from failpath_otel.errors import RetryableError
@@ -18,22 +18,6 @@ from failpath_otel.server.forward.outage import Outage
 from failpath_otel.server.forward.parcels import ForwardRequest, Parcel, WaitingRoom
 from failpath_otel.server.settings import Destination
 from failpath_otel.server.sink import Counts, Receipt
-
-
-class Behind:
-    """An upstream within this process, which answers while ``gate`` is open."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.gate.set()
-        self.taken: list[str] = []
-
-    def export(self, batch: Sequence[StepEvent], /, *, timeout_millis: int) -> None:
-        assert self.gate.wait(120)
-        self.taken += [one.event_id for one in batch]
-
-    def close(self) -> None:
-        pass
 
 
 class RejectingStore:
@@ -70,7 +54,7 @@ def test_what_the_store_rejects_does_not_go_on():
         finally:
             await bridge.close()
         assert receipt == Receipt(1, 0, {"bad": "no room for it"})
-        assert behind.taken == ["good"]
+        assert behind.taken == {"good"}
 
     run(story())
 

@@ -10,7 +10,7 @@ import textwrap
 
 import pytest
 from support import databases
-from support.story import Clock, event, flow_of, house, run
+from support.story import Clock, event, eventually, flow_of, house, run
 
 from failpath_otel.flows import Flows
 from failpath_otel.server.store.database import Store
@@ -203,13 +203,13 @@ def test_runs_are_judged_again_when_the_flows_file_changed(db, monkeypatch):
         for flows, status in ((three, "incomplete"), (three, "incomplete"), (two, "success"), (Flows(), "success")):
             async with house(db, flows) as home:
                 home.clock.at(1000)
-                await until(lambda status=status, home=home: len(home.queries.runs("checkout", status).runs) == 7)
+                await eventually(lambda status=status, home=home: len(home.queries.runs("checkout", status).runs) == 7)
                 assert getattr(stats_of(home, "checkout"), status) == stats_of(home, "checkout").runs == 7
                 assert stats_of(home, "other").success == 1
         async with house(db, three) as home:
             home.clock.at(1000)
             await home.tell(event("c", run="r3"))
-            await until(lambda: len(home.queries.runs("checkout", "incomplete").runs) == 6)
+            await eventually(lambda: len(home.queries.runs("checkout", "incomplete").runs) == 6)
             assert [row.run_id for row in home.queries.runs("checkout", "success").runs] == ["r3"]
 
     run(story())
@@ -217,12 +217,6 @@ def test_runs_are_judged_again_when_the_flows_file_changed(db, monkeypatch):
 
 def stats_of(home, slug):
     return next(flow.stats for flow in home.queries.flows().flows if flow.slug == slug)
-
-
-async def until(condition):
-    """Waits until it holds; the story's own limit ends it."""
-    while not condition():  # noqa: ASYNC110 - the condition is in a database
-        await asyncio.sleep(0.005)
 
 
 def test_intake_counts_what_was_no_event(tmp_path):
