@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
 import queue
@@ -18,6 +17,7 @@ from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.outbox import OnDrop, Outbox
 from failpath_otel.delivery.sending import OnError, Sender
+from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.exporters.protocol import EventExporter
@@ -103,8 +103,7 @@ class Delivery:
     def _make_waits(self) -> None:
         """What threads wait on for long, made of what the modules hold at this moment."""
         self._sending = threading.Lock()
-        # The worker sleeps on this queue, whose put() is safe in signal handlers and finalizers, unlike a Condition's notify().
-        self._signal: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._wake_up = WakeUp()
         self._left_by_parent: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def after_fork(self) -> None:
@@ -146,7 +145,7 @@ class Delivery:
             finally:
                 if not started:
                     self._wake_at = 1  # no thread can be started now, or an alarm came first; the next event tries again
-            self._signal.put(None)
+            self._wake_up.give()
         if waiting + self._outbox.queued > self._max_queue_size:
             self._outbox.admit()
 
@@ -199,7 +198,7 @@ class Delivery:
         self._closed = True
         self._outbox.close("shutdown")
         process.forget(self)
-        self._signal.put(None)
+        self._wake_up.give()
         worker = self._worker
         if worker is None or not worker.is_alive():
             self._close_exporter()
@@ -266,7 +265,7 @@ class Delivery:
         with self._starting:
             if self._worker is not None and self._worker.is_alive():
                 return True
-            if type(self._signal) is not queue.SimpleQueue:
+            if not self._wake_up.is_current:
                 # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
                 self._make_waits()
             # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
@@ -285,7 +284,7 @@ class Delivery:
         """Has the worker send everything up to this number without waiting for company or for the end of a backoff."""
         self._hurry_through = max(self._hurry_through, through)
         self._nudged = object()
-        self._signal.put(None)
+        self._wake_up.give()
 
     def _run(self) -> None:
         _suppress_instrumentation()
@@ -318,8 +317,7 @@ class Delivery:
         except BaseException:
             warn_once("worker", "delivery failed in an unexpected way and goes on", exc_info=True)
             outbox.give_back()
-            with contextlib.suppress(queue.Empty):
-                self._signal.get(timeout=_AFTER_A_FAULT_SECONDS)
+            self._wake_up.wait(_AFTER_A_FAULT_SECONDS)
 
     def _await_batch(self, outbox: Outbox) -> None:
         outbox.admit()
@@ -332,13 +330,12 @@ class Delivery:
             outbox.admit()
 
     def _sleep(self, wake_at: int, seconds: float) -> None:
-        nudged, signal = self._nudged, self._signal
+        nudged, wake_up = self._nudged, self._wake_up
         self._wake_at = wake_at
         # Looked at after wake_at is set, and set by others before they look at it: one of the two sees the other.
         if len(self._inbox) < wake_at and not self._closed and self._nudged is nudged:
-            with contextlib.suppress(queue.Empty):
-                signal.get(timeout=seconds)
-        if signal is self._signal:  # else a greenlet woke up in a forked child, where another worker sets this
+            wake_up.wait(seconds)
+        if wake_up is self._wake_up:  # else a greenlet woke up in a forked child, where another worker sets this
             self._wake_at = _NEVER
 
     def _back_off(self, seconds: float) -> None:
@@ -348,8 +345,7 @@ class Delivery:
         while (now := time.monotonic()) < until and self._outbox.queued:
             if self._nudged is not nudged:
                 until = min(until, self._sender.hold_until)
-            with contextlib.suppress(queue.Empty):
-                self._signal.get(timeout=max(0.0, until - now))
+            self._wake_up.wait(until - now)
 
     def _close_exporter(self) -> None:
         with self._starting:
