@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections import Counter, deque
@@ -11,6 +10,7 @@ from typing import Literal
 
 from failpath_otel.delivery.counts import DropReason, Stats
 from failpath_otel.delivery.queue import Dropped, EventQueue
+from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.events.step import StepEvent
 from failpath_otel.notices import warn_once
 
@@ -42,7 +42,7 @@ class Outbox:
         # threading.Condition relies too.
         self.interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
         # No threading.Condition: its __enter__ is Python code, within which a signal handler that raises leaves the lock held.
-        self._waiters: list[threading.Lock] = []
+        self._waiters: list[WakeUp] = []
         self._sent = 0
         self._dropped: Counter[DropReason] = Counter()
         self._awaited: dict[str, DropReason | None] = {}
@@ -138,15 +138,14 @@ class Outbox:
 
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
-        waiter = threading.Lock()
-        waiter.acquire()
+        waiter = WakeUp()
         self._waiters.append(waiter)
         try:
             while not done():
                 remaining = threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
                 if remaining <= 0:
                     return
-                waiter.acquire(timeout=min(remaining, threading.TIMEOUT_MAX))
+                waiter.wait(remaining)
         finally:
             self._waiters.remove(waiter)
 
@@ -190,8 +189,7 @@ class Outbox:
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters.copy():
-            with contextlib.suppress(RuntimeError):  # awake already
-                waiter.release()
+            waiter.give()
 
     def _tell(self, drops: list[Dropped]) -> None:
         # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of

@@ -1,4 +1,4 @@
-"""WakeUp: what the worker sleeps on, and what wakes it from anywhere."""
+"""WakeUp: what threads of delivery sleep on, the worker and who waits for it; and what wakes them from anywhere."""
 
 from __future__ import annotations
 
