@@ -46,6 +46,15 @@ class DirectSink:
         self.record(event)
         return None
 
+    async def record_and_wait_async(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
+        """The same as `record`."""
+        self.record(event)
+        return None
+
+    def holds(self, event: StepEvent) -> bool:
+        """Nothing ever waits."""
+        return False
+
     def flush(self, timeout_millis: int) -> FlushResult:
         """Nothing ever waits."""
         return self.stats()

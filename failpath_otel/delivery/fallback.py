@@ -47,6 +47,14 @@ class FallbackSink:
         """Takes an event and waits until it is sent."""
         return self._sink.record_and_wait(event, timeout_millis)
 
+    async def record_and_wait_async(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
+        """Takes an event and waits until it is sent, beside the loop."""
+        return await self._sink.record_and_wait_async(event, timeout_millis)
+
+    def holds(self, event: StepEvent) -> bool:
+        """Whether this very event was recorded and is not sent yet."""
+        return self._sink.holds(event)
+
     def flush(self, timeout_millis: int) -> FlushResult:
         """Waits until all that was recorded before is sent or dropped."""
         return self._sink.flush(timeout_millis)

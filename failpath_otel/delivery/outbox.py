@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections import Counter, deque
@@ -12,6 +14,7 @@ from failpath_otel.delivery.counts import DropReason, Stats
 from failpath_otel.delivery.queue import Dropped, EventQueue
 from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.events.step import StepEvent
+from failpath_otel.interruption import is_interruption, only_waits
 from failpath_otel.notices import warn_once
 
 OnDrop = Callable[[StepEvent, DropReason], object]
@@ -42,7 +45,7 @@ class Outbox:
         # threading.Condition relies too.
         self.interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
         # No threading.Condition: its __enter__ is Python code, within which a signal handler that raises leaves the lock held.
-        self._waiters: list[WakeUp] = []
+        self._waiters: list[Callable[[], object]] = []
         self._sent = 0
         self._dropped: Counter[DropReason] = Counter()
         self._awaited: dict[str, DropReason | None] = {}
@@ -136,10 +139,12 @@ class Outbox:
             left = [number for number, _ in self._queue.take(len(self._queue))]
         self.settle((), left, reason)
 
+    @only_waits
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
         waiter = WakeUp()
-        self._waiters.append(waiter)
+        wake = waiter.give
+        self._waiters.append(wake)
         try:
             while not done():
                 remaining = threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
@@ -147,7 +152,45 @@ class Outbox:
                     return
                 waiter.wait(remaining)
         finally:
-            self._waiters.remove(waiter)
+            self._waiters.remove(wake)
+
+    async def wait_async(self, done: Callable[[], bool], deadline: float | None) -> None:
+        """Like `wait`, for a task of an asyncio loop. It takes no thread: those of the service may all be waiting for it."""
+        loop = asyncio.get_running_loop()
+        woken = loop.create_future()
+
+        def resolve() -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(resolve)
+
+        self._waiters.append(wake)
+        try:
+            while not done():
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    return
+                # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the end of the wait.
+                timer = None if remaining is None else loop.call_later(remaining, resolve)
+                try:
+                    await woken
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+                woken = loop.create_future()
+        finally:
+            self._waiters.remove(wake)
+
+    def has(self, event: StepEvent) -> bool:
+        """Whether this very event is here, recorded and not settled."""
+        if any(waiting is event for waiting in self.inbox.copy()):
+            return True
+        if self.interrupts_holder():
+            return False
+        with self._lock:
+            return self._queue.has(event)
 
     def stats(self, retries: int, mask_failures: int) -> Stats:
         """The counts of this moment."""
@@ -189,7 +232,8 @@ class Outbox:
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters.copy():
-            waiter.give()
+            with contextlib.suppress(RuntimeError):  # awake already, or its event loop is closed
+                waiter()
 
     def _tell(self, drops: list[Dropped]) -> None:
         # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of
@@ -203,7 +247,9 @@ class Outbox:
                 if self._on_drop is not None:
                     try:
                         self._on_drop(event, reason)
-                    except Exception:
+                    except Exception as error:
+                        if is_interruption(error):
+                            raise
                         warn_once("on_drop", "on_drop raised", exc_info=True)
         finally:
             self._telling.now = False

@@ -54,6 +54,10 @@ class EventQueue:
     def __contains__(self, number: int) -> bool:
         return self._at(number) is not None
 
+    def has(self, event: StepEvent) -> bool:
+        """Whether this very event is here."""
+        return any(queued is event for queued in self._events)
+
     def add(self, event: StepEvent) -> Dropped | None:
         """Adds an event; returns the one that was dropped for it, which may be itself."""
         dropped = None

@@ -20,6 +20,14 @@ class Sink(Protocol):
         """Takes an event and waits until it is sent; what kept it from being sent is returned, not raised."""
         ...
 
+    async def record_and_wait_async(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
+        """Like `record_and_wait`, on an asyncio loop, which goes on meanwhile."""
+        ...
+
+    def holds(self, event: StepEvent) -> bool:
+        """Whether this very event was recorded and is not sent yet."""
+        ...
+
     def flush(self, timeout_millis: int) -> FlushResult:
         """Waits until all that was recorded before is sent or dropped, or the time is over."""
         ...

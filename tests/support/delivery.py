@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import sys
 import threading
@@ -104,6 +105,14 @@ def until(done: Callable[[], object], timeout: float = 20) -> None:
     while not done():
         assert time.monotonic() < deadline, f"not within {timeout} s"
         time.sleep(0.002)
+
+
+async def until_async(done: Callable[[], object], timeout: float = 20) -> None:
+    """Waits for a condition beside an event loop."""
+    deadline = time.monotonic() + timeout
+    while not done():
+        assert time.monotonic() < deadline, f"not within {timeout} s"
+        await asyncio.sleep(0)
 
 
 def spent_by_others() -> float:
