@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from typing import Final
+
+from failpath_otel.interruption import is_interruption
 
 logger: Final = logging.getLogger("failpath_otel")
 
@@ -17,9 +18,11 @@ def warn_once(kind: str, message: str, *args: object, exc_info: bool = False) ->
     if kind in _given or len(_given) >= _MAX_KINDS:
         return
     _given.add(kind)
-    # A broken log handler is the application's; telling of it would need a log.
-    with contextlib.suppress(Exception):
+    try:
         logger.warning(message, *args, exc_info=exc_info)
+    except Exception as error:  # a broken log handler is the application's; telling of it would need a log
+        if is_interruption(error):
+            raise
 
 
 def forget() -> None:

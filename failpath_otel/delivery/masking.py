@@ -10,6 +10,7 @@ import msgspec
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import StepError, StepEvent
 from failpath_otel.events.text import clip, clip_middle
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 Mask = Callable[[StepEvent], StepEvent]
@@ -32,7 +33,9 @@ def masked(event: StepEvent, mask: Mask, guard: type[BaseException] = Exception)
             error=_checked(result.error),
             skip_reason=None if result.skip_reason is None else clip(str(result.skip_reason)),
         ), True
-    except guard:
+    except guard as error:
+        if guard is Exception and is_interruption(error):
+            raise
         warn_once("mask", "mask raised; the event goes without metadata, error message and stack", exc_info=True)
         bare = None if event.error is None else StepError(name=event.error.name)
         return msgspec.structs.replace(event, metadata={}, error=bare, skip_reason=None), False

@@ -13,6 +13,7 @@ from failpath_otel.errors import DeliveryError, RejectedError, RetryableError, U
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import as_text
 from failpath_otel.exporters.protocol import EventExporter
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 OnError = Callable[[Exception], object]
@@ -66,6 +67,9 @@ class Sender:
             batch = self._masked(batch, guard)
             self._exporter.export([event for _, event in batch], timeout_millis=timeout_millis)
         except guard as error:
+            if guard is Exception and is_interruption(error):
+                self._outbox.give_back()
+                raise
             # Told first, so that whoever waits in flush() finds the callback done.
             self._tell(error, guard)
             return self._failed(batch, error)

@@ -15,6 +15,7 @@ import msgspec
 
 from failpath_otel.events.semconv import METADATA_PREFIX
 from failpath_otel.events.text import MAX_TEXT_BYTES, as_text, clip
+from failpath_otel.interruption import is_interruption
 
 MAX_DEPTH: Final = 8
 MAX_EVENT_BYTES: Final = 64 * 1024
@@ -44,6 +45,8 @@ def render(metadata: Mapping[Any, Any] | None, budget: int = MAX_EVENT_BYTES) ->
             return dict(metadata)
         return _Renderer(budget).entries(metadata, depth=1)
     except Exception as error:
+        if is_interruption(error):
+            raise
         # A mapping that cannot be walked, or that another thread changes meanwhile: the event goes without its entries.
         return {CUT_KEY: f"[{type(metadata).__name__} cannot be rendered: {type(error).__name__}]"}
 
@@ -130,6 +133,8 @@ class _Renderer:
         try:
             return self._value(value, depth)
         except Exception as error:
+            if is_interruption(error):
+                raise
             # Whatever a foreign object does when looked at, it costs this value and nothing else.
             return self._text(f"[{type(value).__name__} cannot be rendered: {type(error).__name__}]")
 

@@ -8,6 +8,8 @@ import time
 import uuid
 from typing import Final
 
+from failpath_otel.interruption import is_interruption
+
 MAX_ID_CHARS: Final = 512
 """The longest run id, flow slug or step key, in characters."""
 MAX_TEXT_BYTES: Final = 16 * 1024
@@ -77,7 +79,9 @@ def as_text(value: object) -> str:
     """``str(value)``, or the type's name where that raises."""
     try:
         return str(value)
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         return f"<{type(value).__name__}: str() failed>"
 
 

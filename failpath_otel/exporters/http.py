@@ -14,6 +14,7 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.events.wire import encode_event, join_events
 from failpath_otel.exporters.posting import Answer, Poster
+from failpath_otel.interruption import is_interruption
 
 EVENTS_PATH: Final = "/v1/events"
 
@@ -128,6 +129,8 @@ def _within_limit(batch: Sequence[StepEvent], rejected: dict[str, str]) -> Itera
         try:
             raw = encode_event(event)
         except Exception as error:
+            if is_interruption(error):
+                raise
             rejected[event.event_id] = f"cannot be encoded: {error}"
             continue
         if encoded and size + len(raw) > _MAX_BODY_BYTES:

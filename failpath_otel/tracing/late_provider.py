@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from opentelemetry import trace
 
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 
@@ -54,7 +55,9 @@ def forget_all() -> None:
 def _none_is_set() -> bool:
     try:
         return isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-    except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded, which Tracing has warned of
+    except Exception as error:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded, which Tracing has warned of
+        if is_interruption(error):
+            raise
         return False
 
 
@@ -81,5 +84,7 @@ def _call_waiting() -> None:
         for waiting in list(_waiting.values()):
             forget(waiting)
             waiting.tracer()
-    except Exception:  # whoever sets a provider is the service
+    except Exception as error:  # whoever sets a provider is the service
+        if is_interruption(error):
+            raise
         warn_once("arrival", "a tracer provider that was set late could not be looked at", exc_info=True)

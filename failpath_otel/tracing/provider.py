@@ -10,6 +10,7 @@ from opentelemetry.sdk.resources import OTELResourceDetector
 
 from failpath_otel.events import semconv
 from failpath_otel.events.text import clip
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 OnProvider = Callable[[Any], None]
@@ -45,7 +46,9 @@ class Tracing:
     def _global() -> Any:
         try:
             return trace.get_tracer_provider()
-        except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded
+        except Exception as error:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded
+            if is_interruption(error):
+                raise
             warn_once("provider", "the tracer provider cannot be loaded; steps go on without spans", exc_info=True)
             return None
 
@@ -79,13 +82,17 @@ class Tracing:
             self._tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version)
             self._provider = provider
             self._behind = behind(provider)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             self._tracer, self._provider = trace.NoOpTracer(), None  # not those that were in use before
             warn_once("provider", "the tracer provider cannot be used; steps go on without spans", exc_info=True)
             return
         try:
             self._on_provider(provider)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("attach", "the tracer provider takes no span processor; foreign spans are not seen", exc_info=True)
 
     def _environment_service(self) -> str | None:
@@ -104,6 +111,8 @@ def service_of(resource: Any) -> str | None:
     """``service.name`` of a resource."""
     try:
         name = resource.attributes.get(semconv.SERVICE_NAME)
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         return None
     return clip(name) if isinstance(name, str) and name else None

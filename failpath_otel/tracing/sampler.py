@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
@@ -11,6 +11,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from failpath_otel.events import semconv
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.rules.discovery import rules_in_use
 from failpath_otel.rules.matching import CompiledRules
@@ -33,7 +34,7 @@ class RecordingSampler(Sampler):
     """
 
     def __init__(self, inner: Sampler, rules: Any = None) -> None:
-        self._inner = inner
+        self.inner: Final = inner
         self._rules = rules if isinstance(rules, CompiledRules) else rules_in_use(rules)
 
     def should_sample(
@@ -48,20 +49,22 @@ class RecordingSampler(Sampler):
     ) -> SamplingResult:
         """``inner``'s result, with ``RECORD_ONLY`` in place of ``DROP`` where the span could be a step."""
         more = {} if trace_state is None else {"trace_state": trace_state}
-        result: Any = self._inner.should_sample(parent_context, trace_id, name, kind, attributes, links, **more)
+        result: Any = self.inner.should_sample(parent_context, trace_id, name, kind, attributes, links, **more)
         if result.decision is not Decision.DROP:
             return cast("SamplingResult", result)
         try:
             if self._could_be_step(name, kind, attributes):
                 # A result's attributes take the place of the span's own.
                 return SamplingResult(Decision.RECORD_ONLY, {**(attributes or {}), **result.attributes}, result.trace_state)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("sampler", "a span could not be looked at before it began", exc_info=True)
         return cast("SamplingResult", result)
 
     def get_description(self) -> str:
         """Its name, with ``inner``'s."""
-        return f"RecordingSampler({self._inner.get_description()})"
+        return f"RecordingSampler({self.inner.get_description()})"
 
     def _could_be_step(self, name: str, kind: SpanKind | None, attributes: Attributes) -> bool:
         given = attributes or {}

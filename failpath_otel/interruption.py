@@ -1,0 +1,72 @@
+"""Which exceptions were raised into our code from outside: time limits, alarms, cancellation by another thread."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Callable
+from types import CodeType, FrameType, TracebackType
+from typing import Any, Final, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_RAISING: Final = frozenset(dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE") if name in dis.opmap)
+_WITHOUT_WORDS: Final = (StopIteration, StopAsyncIteration, MemoryError, GeneratorExit)
+_waits: set[CodeType] = set()
+
+
+def only_waits(function: F) -> F:
+    """Marks a function that raises nothing by itself: what leaves it, such as a time limit, came from outside."""
+    _waits.add(function.__code__)
+    return function
+
+
+def is_interruption(error: BaseException) -> bool:
+    """Whether a signal handler or another thread raised ``error`` while what we called was at work.
+
+    It belongs to the application then: a guard of ours that keeps failures away from it lets it pass. To be asked where the
+    exception is caught, for it goes by the traceback:
+
+    - a frame that was given the frame below it is a signal handler (Celery's soft time limit, `signal.alarm`);
+    - an exception that no ``raise`` made, and that no built-in function makes, was raised from outside: by
+      ``PyThreadState_SetAsyncExc``, as RQ's and Dramatiq's time limits do, or by a scheduler such as gevent's;
+    - `only_waits` marks functions that fail in no other way.
+
+    A doubt is settled for the application: an exception of an extension's own kind, raised by its C code in a sampler or a
+    span processor of others, passes, as it would beside a bare span.
+    """
+    trace = error.__traceback__
+    if trace is None:
+        return False
+    before: FrameType | None = None
+    while True:
+        frame = trace.tb_frame
+        if frame.f_code in _waits or (before is not None and _was_given(frame, before)):
+            return True
+        if trace.tb_next is None:
+            return not _raised_at(trace) and _is_foreign(error)
+        before, trace = frame, trace.tb_next
+
+
+def _was_given(frame: FrameType, below: FrameType) -> bool:
+    """Whether the frame below is among the arguments, as of a signal handler: no other call has it by nature."""
+    count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount + 2
+    names = frame.f_code.co_varnames[:count]
+    values = frame.f_locals
+    for name in names:
+        value = values.get(name)
+        if value is below or (type(value) is tuple and any(item is below for item in cast("tuple[object, ...]", value))):
+            return True
+    return False
+
+
+def _raised_at(trace: TracebackType) -> bool:
+    """Whether the frame stands at a ``raise``."""
+    code = trace.tb_frame.f_code.co_code
+    return 0 <= trace.tb_lasti < len(code) and code[trace.tb_lasti] in _RAISING
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether no built-in function would raise such an exception: its type is not built in, or it says nothing."""
+    if isinstance(error, _WITHOUT_WORDS):
+        return False
+    return type(error).__module__ != "builtins" or not error.args
