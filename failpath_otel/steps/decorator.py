@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator
-from typing import Any, ParamSpec, TypeVar, cast
+import types
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from failpath_otel.steps.execution import NOTHING, Execution, call
+from failpath_otel.steps.execution import NOTHING, Execution
+from failpath_otel.steps.following import follow, iterated, iterated_async, named_after
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -15,100 +17,85 @@ Begin = Callable[[], Execution]
 """Makes the execution of one call."""
 
 
-def decorate(fn: Callable[P, R], begin: Begin) -> Callable[P, R]:
+def decorate(fn: Callable[P, R], begin: Begin, step_key: str) -> Callable[P, R]:
     """``fn`` as a function of the same kind, each call of which is a step."""
     if inspect.isasyncgenfunction(fn):
-        wrap = _async_generator_wrapper
-    elif inspect.iscoroutinefunction(fn):
-        wrap = _coroutine_wrapper
-    elif inspect.isgeneratorfunction(fn):
-        wrap = _generator_wrapper
-    else:
-        wrap = _function_wrapper
-    return cast("Callable[P, R]", functools.wraps(fn)(wrap(fn, begin)))
+        return cast("Callable[P, R]", _GeneratorFunction(fn, begin, iterated_async))
+    if inspect.isgeneratorfunction(fn):
+        return cast("Callable[P, R]", _GeneratorFunction(fn, begin, iterated))
+    wrap = _coroutine_wrapper(fn, begin) if inspect.iscoroutinefunction(fn) else _function_wrapper(fn, begin, step_key)
+    return cast("Callable[P, R]", functools.wraps(fn)(wrap))
 
 
-def _function_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
+# Each of these is one frame of the traceback, and pytest leaves it out. There is no way to have none.
+
+
+def _function_wrapper(fn: Callable[..., Any], begin: Begin, step_key: str) -> Callable[..., Any]:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         execution = begin()
         if execution is NOTHING:
             return fn(*args, **kwargs)
-        return call(execution, lambda: fn(*args, **kwargs))
+        try:
+            try:
+                execution.start_call()
+                return follow(execution, fn(*args, **kwargs), step_key)
+            except BaseException as error:
+                execution.leave(error)
+                raise
+        except BaseException as error:
+            execution.leave(error)  # does something only where an exception from outside interrupted the one above
+            raise
 
     return wrapper
 
 
 def _coroutine_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         execution = begin()
-        await execution.start_async()
         try:
+            await execution.start_async()
             value = await fn(*args, **kwargs)
+            await execution.finish_async(None)
         except BaseException as error:
-            await execution.finish_async(error)
+            await execution.leave_async(error)
             raise
-        await execution.finish_async(None)
         return value
 
     return wrapper
 
 
-def _generator_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        execution = begin()
-        execution.start()
-        resume: Callable[[], Any]
-        try:
-            inner = fn(*args, **kwargs)
-            resume = functools.partial(next, inner)
-            while True:
-                item = resume()
-                execution.suspend()
-                try:
-                    resume = functools.partial(inner.send, (yield item))
-                except GeneratorExit:
-                    execution.resume()
-                    inner.close()
-                    execution.finish(None)  # closed early: the consumer had enough, and nothing failed
-                    raise
-                except BaseException as error:
-                    resume = functools.partial(inner.throw, error)
-                execution.resume()
-        except StopIteration as stop:
-            execution.finish(None)
-            return stop.value
-        except BaseException as error:
-            execution.finish(error)  # does nothing after an early close
-            raise
+class _GeneratorFunction(Generic[P, R]):
+    """A generator function of which each call is a step; `inspect` takes it for what it wraps.
 
-    return wrapper
+    It is no function, for that would look for the run when the first value is asked for: a response that is streamed after
+    the block of its run has ended would have none, or that of another. So the run is taken at the call.
+    """
 
+    def __init__(self, fn: Callable[P, R], begin: Begin, wrap: Callable[[Execution, Any], Any]) -> None:
+        functools.update_wrapper(self, fn)
+        # By these `inspect` takes an object for a function, and for one of this kind.
+        function = cast("types.FunctionType", inspect.unwrap(fn))
+        self.__code__ = function.__code__
+        self.__defaults__ = function.__defaults__
+        self.__kwdefaults__ = function.__kwdefaults__
+        self._fn = fn
+        self._begin = begin
+        self._wrap = wrap
 
-def _async_generator_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
-    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        execution = begin()
-        await execution.start_async()
-        resume: Callable[[], Any]
-        try:
-            inner = fn(*args, **kwargs)
-            resume = functools.partial(inner.asend, None)
-            while True:
-                item = await resume()
-                execution.suspend()
-                try:
-                    resume = functools.partial(inner.asend, (yield item))
-                except GeneratorExit:
-                    execution.resume()
-                    await inner.aclose()
-                    await execution.finish_async(None)
-                    raise
-                except BaseException as error:
-                    resume = functools.partial(inner.athrow, error)
-                execution.resume()
-        except StopAsyncIteration:
-            await execution.finish_async(None)
-        except BaseException as error:
-            await execution.finish_async(error)
-            raise
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        inner = self._fn(*args, **kwargs)
+        execution = self._begin()
+        if execution is NOTHING:
+            return inner
+        return cast("R", named_after(self._wrap(execution, inner), inner))
 
-    return wrapper
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<step {self._fn!r}>"
+
+    def __reduce__(self) -> str:
+        return self._fn.__qualname__  # as a function: by the name under which it is found

@@ -1,10 +1,11 @@
-"""Execution: one attempt of a step together with the delivery of its events; and calling a function as one."""
+"""Execution: one attempt of a step together with the delivery of its events."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, cast
+import asyncio
+import weakref
+from collections.abc import Mapping
+from typing import Any
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
@@ -14,13 +15,17 @@ from failpath_otel.events.step import StepEvent
 from failpath_otel.steps.attempt import Attempt, RunFacts
 from failpath_otel.steps.recorder import Recorder
 
-R = TypeVar("R")
-
 
 class Execution:
-    """One attempt together with its delivery: what ``raise_on_send_error`` asks for is raised at the end of it."""
+    """One attempt together with its delivery: what ``raise_on_send_error`` asks for is raised at the end of it.
 
-    __slots__ = ("_attempt", "_failure", "_metadata", "_recorder", "_unsent")
+    An exception that comes from outside (a time limit, an alarm) may interrupt any of this, at any line, and passes. Whoever
+    called then calls `leave` with it, which does what is left to do: no attempt stays open, and what is told may be told
+    twice, under the same id, but is not lost.
+
+    """
+
+    __slots__ = ("__weakref__", "_attempt", "_begun", "_failure", "_metadata", "_recorder", "_unsent")
 
     def __init__(self, recorder: Recorder, run: RunFacts, step_key: str, metadata: Rendered) -> None:
         self._recorder = recorder
@@ -28,11 +33,16 @@ class Execution:
         self._attempt = Attempt(recorder, run, step_key, metadata)
         self._failure: DeliveryError | None = None
         self._unsent: StepEvent | None = None
+        self._begun = False
 
     @property
     def span(self) -> Span:
         """The attempt's span."""
         return self._attempt.span
+
+    def is_of(self, attempt: Attempt) -> bool:
+        """Whether this is the delivery of that attempt."""
+        return self._attempt is attempt
 
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         """Adds metadata, taken now."""
@@ -42,18 +52,16 @@ class Execution:
         """Leaves the end of the attempt to whoever has the token that this returns."""
         return self._attempt.detach()
 
+    # Beginning
+
     def start(self) -> None:
-        """Begins the attempt. Interrupted while it waits for delivery, it ends the attempt before that goes on."""
-        event = self._attempt.start(self._metadata)
-        try:
-            self._failure = self._recorder.emit(event)
-        except BaseException as error:
-            self.finish(error)
-            raise
+        """Begins the attempt."""
+        self._failure = self._recorder.emit(self._begin())
+        self._begun = True
 
     async def start_async(self) -> None:
         """Like `start`."""
-        self._unsent = self._attempt.start(self._metadata)
+        self._unsent = self._begin()
         await self.send_start()
 
     def start_call(self) -> None:
@@ -62,21 +70,35 @@ class Execution:
         What is called may turn out to be a coroutine function, whose body only runs after `send_start`.
         """
         if self._recorder.waits and self._recorder.would_hold_up_a_loop:
-            self._unsent = self._attempt.start(self._metadata)
+            self._unsent = self._begin()
+            self._begun = True
         else:
             self.start()
+
+    def start_or_resume(self) -> None:
+        """Begins the attempt, or makes its context current where it has begun."""
+        if self._attempt.is_new:
+            self.start()
+        else:
+            self._attempt.resume()
+
+    async def start_or_resume_async(self) -> None:
+        """Like `start_or_resume`."""
+        if self._attempt.is_new:
+            await self.start_async()
+        else:
+            await self.send_start()
+            self._attempt.resume()
 
     async def send_start(self) -> None:
         """Sends the start, where that is not done yet."""
         event, self._unsent = self._unsent, None
-        if event is None:
-            return
-        try:
+        if event is not None:
+            self._begun = False
             self._failure = await self._recorder.emit_async(event)
-        except BaseException as error:
-            # A cancellation, say. The loop is not to be held up by its own end either.
-            self._recorder.emit(self._attempt.end(error), wait=False)
-            raise
+        self._begun = True
+
+    # Ending
 
     def finish(self, error: BaseException | None) -> None:
         """Ends the attempt.
@@ -88,14 +110,47 @@ class Execution:
             event, self._unsent = self._unsent, None
             self._failure = self._recorder.emit(event)
         failure = self._recorder.emit(self._attempt.end(error))
+        self._attempt.told()
         if failure is not None or self._failure is not None:
             self._raise(failure, error)
 
     async def finish_async(self, error: BaseException | None) -> None:
         """Like `finish`."""
         failure = await self._recorder.emit_async(self._attempt.end(error))
+        self._attempt.told()
         if failure is not None or self._failure is not None:
             self._raise(failure, error)
+
+    def leave(self, error: BaseException) -> None:
+        """What is left to do as ``error`` leaves: ends the attempt, or goes on with an end that this interrupted."""
+        attempt = self._attempt
+        if attempt.is_open:
+            attempt.restore()
+            # What interrupts or cancels the wait for the start is not to wait for the outcome.
+            self.finish(error) if self._begun else self.leave_at_once(error)
+        elif attempt.is_ending:
+            attempt.restore()
+            self._recorder.emit_again(attempt.end(error))
+            attempt.told()
+
+    async def leave_async(self, error: BaseException) -> None:
+        """Like `leave`. A coroutine that is closed cannot wait any more; its step ends as one that is cancelled."""
+        if isinstance(error, GeneratorExit):
+            self.leave_at_once(asyncio.CancelledError("the coroutine was closed"))
+        elif self._attempt.is_open and self._begun:
+            await self.finish_async(error)
+        else:
+            self.leave(error)
+
+    def leave_at_once(self, error: BaseException | None) -> None:
+        """Ends the attempt where nothing can be waited for: in a callback of an event loop, or as a coroutine is closed."""
+        if self._unsent is not None:
+            event, self._unsent = self._unsent, None
+            self._recorder.emit(event, wait=False)
+        self._recorder.emit(self._attempt.end(error), wait=False)
+        self._attempt.told()
+
+    # The context of the body
 
     def resume(self) -> None:
         """Makes the body's context current."""
@@ -104,6 +159,11 @@ class Execution:
     def suspend(self) -> None:
         """Makes the caller's context current, and remembers the body's."""
         self._attempt.suspend(keep=True)
+
+    def _begin(self) -> StepEvent | None:
+        # Not __del__: that would run for every step, and what interrupts a finalizer is lost.
+        self._attempt.guard = weakref.ref(self, self._attempt.dropped)
+        return self._attempt.start(self._metadata)
 
     def _raise(self, failure: DeliveryError | None, error: BaseException | None) -> None:
         failure = self._failure or failure
@@ -123,6 +183,9 @@ class _Nothing(Execution):
     def span(self) -> Span:
         return INVALID_SPAN
 
+    def is_of(self, attempt: Attempt) -> bool:
+        return False
+
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         pass
 
@@ -138,6 +201,12 @@ class _Nothing(Execution):
     def start_call(self) -> None:
         pass
 
+    def start_or_resume(self) -> None:
+        pass
+
+    async def start_or_resume_async(self) -> None:
+        pass
+
     async def send_start(self) -> None:
         pass
 
@@ -145,6 +214,15 @@ class _Nothing(Execution):
         pass
 
     async def finish_async(self, error: BaseException | None) -> None:
+        pass
+
+    def leave(self, error: BaseException) -> None:
+        pass
+
+    async def leave_async(self, error: BaseException) -> None:
+        pass
+
+    def leave_at_once(self, error: BaseException | None) -> None:
         pass
 
     def resume(self) -> None:
@@ -156,36 +234,3 @@ class _Nothing(Execution):
 
 NOTHING = _Nothing()
 """What a step that is not recorded executes."""
-
-
-def call(execution: Execution, fn: Callable[[], Any]) -> Any:
-    """Runs ``fn`` as a step and passes its value through; an awaitable is passed on as one that ends the step."""
-    execution.start_call()
-    try:
-        result = fn()
-    except BaseException as error:
-        execution.finish(error)
-        raise
-    # Of the type, not of ``__class__``: a lazy proxy would do its work if it were asked.
-    if result is not None and hasattr(type(cast("object", result)), "__await__"):
-        execution.suspend()
-        return _awaited(execution, result)
-    execution.finish(None)
-    return result
-
-
-async def _awaited(execution: Execution, result: Awaitable[R]) -> R:
-    try:
-        await execution.send_start()
-    except BaseException:
-        if inspect.iscoroutine(result):
-            result.close()  # it will never be awaited, which is not its author's fault
-        raise
-    execution.resume()
-    try:
-        value = await result
-    except BaseException as error:
-        await execution.finish_async(error)
-        raise
-    await execution.finish_async(None)
-    return value

@@ -15,6 +15,7 @@ from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, identifier
 from failpath_otel.flows import Flows
+from failpath_otel.interruption import is_interruption
 from failpath_otel.nearest import nearest
 from failpath_otel.notices import warn_once
 from failpath_otel.tracing.provider import Tracing
@@ -30,7 +31,10 @@ class Recorder:
         checks_keys: Whether there is a flows.json to check keys against.
         strict_keys: An unknown key is an error.
         propagates: The current run goes into the baggage.
+        client_name: What `known_clients` finds the client by.
     """
+
+    client_name = ""
 
     def __init__(
         self,
@@ -82,9 +86,16 @@ class Recorder:
             if self.waits and wait:
                 return self.sink.record_and_wait(event, self._send_timeout_millis)
             self.sink.record(event)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("record", "an event could not be recorded", exc_info=True)
         return None
+
+    def emit_again(self, event: StepEvent | None) -> None:
+        """Takes an event whose recording was interrupted, unless it got that far; it may come twice, and is not waited for."""
+        if event is not None and self.sink is not None and not self.sink.holds(event):
+            self.emit(event, wait=False)
 
     def record(self, event: StepEvent | None) -> None:
         """Takes an event that belongs to no function call: what kept it from being sent is raised where that is asked for.
@@ -97,13 +108,16 @@ class Recorder:
             raise failure
 
     async def emit_async(self, event: StepEvent | None) -> DeliveryError | None:
-        """Like `emit`, but waits without holding up the event loop."""
-        if not self.waits or event is None or not _in_asyncio():
+        """Like `emit`, but waits without holding up the event loop, nor any thread of the service."""
+        if not self.waits or event is None or self.sink is None or not _in_asyncio():
             return self.emit(event)
         try:
-            return await asyncio.to_thread(self.emit, event)
-        except RuntimeError:  # the loop's threads are shut down already, as at the interpreter's exit
-            return self.emit(event)
+            return await self.sink.record_and_wait_async(event, self._send_timeout_millis)
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            warn_once("record", "an event could not be recorded", exc_info=True)
+        return None
 
     def metadata(self, metadata: Mapping[str, Any] | None) -> Rendered:
         """Metadata as it is at this moment, safe for JSON."""
@@ -111,7 +125,9 @@ class Recorder:
             return {}
         try:
             return render(metadata)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("metadata", "metadata %s cannot be read", type(metadata).__name__, exc_info=True)
             return {}
 

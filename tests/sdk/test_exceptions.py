@@ -6,13 +6,14 @@ import asyncio
 import inspect
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from support.tracing import Tracing, told
 
+from failpath_otel import Run
 from failpath_otel.events.wire import encode_event
 from failpath_otel.testing import RecordingClient
 
@@ -94,6 +95,54 @@ def test_the_traceback_leads_to_where_it_was_raised(client: RecordingClient) -> 
     with pytest.raises(Declined) as caught:
         client.run("checkout", "1").step("charge", lambda: _raise(Declined()))
     assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "_raise"
+
+
+def _decorated(fn: Callable[[], Any], run: Run[str]) -> Any:
+    return run.step("pay")(fn)()
+
+
+def _called(fn: Callable[[], Any], run: Run[str]) -> Any:
+    return run.step("pay", fn)
+
+
+def _declines() -> None:
+    raise Declined
+
+
+async def _declines_later() -> None:
+    raise Declined
+
+
+def _yields_and_declines() -> Iterator[int]:
+    yield 1
+    raise Declined
+
+
+async def _yields_and_declines_later() -> AsyncIterator[int]:
+    yield 1
+    raise Declined
+
+
+@pytest.mark.parametrize("way", [_decorated, _called])
+@pytest.mark.parametrize("fn", [_declines, _declines_later, _yields_and_declines, _yields_and_declines_later])
+def test_a_step_adds_one_frame_to_a_traceback_and_pytest_leaves_it_out(
+    client: RecordingClient, way: Callable[[Callable[[], Any], Run[str]], Any], fn: Callable[[], Any]
+) -> None:
+    async def main() -> None:
+        if fn is _yields_and_declines_later:
+            async for _ in way(fn, client.run("checkout", "1")):
+                pass
+        elif fn is _yields_and_declines:
+            list(way(fn, client.run("checkout", "1")))
+        else:
+            await way(fn, client.run("checkout", "1"))
+
+    with pytest.raises(Declined) as raised:
+        asyncio.run(main())
+    ours = [entry for entry in raised.traceback if "failpath_otel" in str(entry.path)]
+    assert len(ours) == 1
+    assert all(entry.ishidden(raised) for entry in ours)
+    assert raised.traceback[-1].name == fn.__name__
 
 
 def test_an_exceptions_cause_and_context_stay(client: RecordingClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import threading
 from collections.abc import Generator
 from typing import Any
@@ -138,19 +137,6 @@ def test_the_callers_context_is_current_between_the_call_and_the_await(client: R
         assert inside == tracing.named("checkout/charge").context.span_id
 
     asyncio.run(main())
-
-
-def test_an_awaitable_that_is_never_awaited_stays_running(client: RecordingClient) -> None:
-    """Nothing happened, so there is no outcome to tell; Python itself warns of the coroutine."""
-
-    class Later:
-        def __await__(self) -> Generator[Any, None, str]:
-            raise AssertionError
-
-    with pytest.warns(RuntimeWarning, match="never awaited"):  # noqa: PT031 - the warning comes with the collection
-        client.run("checkout", "1").step("charge", Later)
-        gc.collect()
-    assert told(client.events) == ["charge:running"]
 
 
 def test_a_task_cancelled_in_a_step_ends_it_as_error(client: RecordingClient) -> None:

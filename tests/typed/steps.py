@@ -5,7 +5,8 @@ A line that must be an error carries an ignore of its own, and an ignore that no
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping, Sequence
+from asyncio import Task
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from typing_extensions import assert_type
@@ -36,6 +37,11 @@ def future() -> Awaitable[int]:
     raise RuntimeError
 
 
+def task() -> Task[Order]:
+    """A function that gives a task."""
+    raise RuntimeError
+
+
 def nothing() -> None:
     """A function without a value."""
 
@@ -44,8 +50,11 @@ assert_type(run, Run[str])
 assert_type(run.step("validate-cart", make), Order)
 assert_type(run.step("validate-cart", lambda: 1), int)
 assert_type(run.step("validate-cart", future), Awaitable[int])
-assert_type(run.step("create-order", make_later), Awaitable[Order])
-assert_type(run.step("create-order", lambda: make_later()), Awaitable[Order])  # noqa: PLW0108 - the form the README shows
+given: Sequence[object] = (
+    assert_type(run.step("create-order", make_later), Coroutine[Any, Any, Order]),
+    assert_type(run.step("create-order", lambda: make_later()), Coroutine[Any, Any, Order]),  # noqa: PLW0108 - as in the README
+)
+assert_type(run.step("create-order", task), Task[Order])
 assert_type(run.step("create-order"), Step)
 assert_type(run.metadata, Mapping[str, Any])
 run.step("validate-cart", nothing)
