@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from typing import Any, Literal, overload
 from opentelemetry.trace import TracerProvider
 
 from failpath_otel.config import Options, resolve
-from failpath_otel.delivery import DropReason, FlushResult, Sink, Stats
+from failpath_otel.delivery import Delivery, DropReason, FlushResult, Sink, Stats
 from failpath_otel.delivery.factory import open_sink
 from failpath_otel.delivery.fallback import prefer
 from failpath_otel.delivery.own_thread import run_in_own_thread
@@ -30,14 +31,15 @@ from failpath_otel.propagation.completion_token import decode_token
 from failpath_otel.propagation.current import named_run
 from failpath_otel.rules.discovery import rules_in_use
 from failpath_otel.rules.rule import SpanRule, SpanRules
+from failpath_otel.steps import known_clients
 from failpath_otel.steps.arguments import known_status, nanoseconds, step_error
 from failpath_otel.steps.attempt import Attempt
 from failpath_otel.steps.known_flows import flows_in_use
 from failpath_otel.steps.recorder import Recorder
 from failpath_otel.steps.run import Run, current_run
-from failpath_otel.steps.step import Step, StepSource, outside_a_run
+from failpath_otel.steps.step import RunOfContext, Step
 from failpath_otel.tracing import late_provider
-from failpath_otel.tracing.attachment import Attachment
+from failpath_otel.tracing.attachment import Attachment, retire
 from failpath_otel.tracing.processor import FailpathSpanProcessor
 from failpath_otel.tracing.provider import Tracing
 from failpath_otel.tracing.sampler import RecordingSampler
@@ -114,7 +116,7 @@ class FailpathClient:
         self._sink = self._open_sink(options)
         processor = FailpathSpanProcessor.for_sink(self._sink, options, known_rules)
         sampled = partial(RecordingSampler, rules=known_rules) if options.record_unsampled else None
-        self._attach = Attachment(processor, sampled) if options.enabled and self._sink is not None else _leave_alone
+        self._attach = Attachment(processor if options.enabled and self._sink is not None else None, sampled)
         self._recorder = Recorder(
             sink=self._sink,
             tracing=Tracing(options.tracer_provider, self._attach, VERSION),
@@ -136,8 +138,26 @@ class FailpathClient:
                 late_provider.await_provider(self._recorder.tracing)
         if self._made_by_service and self._sink is not None and self._recorder.tracing.is_global:
             prefer(self._sink)
+        self._recorder.client_name = known_clients.remember(self)
+        if isinstance(self._sink, Delivery):
+            weakref.finalize(self._recorder, retire, self._sink, self._attach).atexit = False
 
     _made_by_service = True
+
+    @property
+    def recorder(self) -> Recorder:
+        """What runs and steps share; internal."""
+        return self._recorder
+
+    def __copy__(self) -> FailpathClient:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FailpathClient:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        # A copy is the same client. In another process it is that one's: queue and thread are this one's, and so is the key.
+        return known_clients.find, (self._recorder.client_name,)
 
     def _open_sink(self, options: Options) -> Sink | None:
         return open_sink(options, f"failpath-otel/{VERSION}")
@@ -241,18 +261,9 @@ class FailpathClient:
         """
         recorder = self._recorder
 
-        def current() -> StepSource | None:
-            run = self.current_run()
-            if run is None:
-                if recorder.enabled:
-                    outside_a_run(key)
-                return None
-            run.recorder.check_key(run.flow_key, key)
-            return run
-
         key = recorder.identifier("step key", step_key)
         recorder.check_step_of_any_flow(key)
-        return Step(current, key, metadata)
+        return Step(RunOfContext(self, key), key, metadata)
 
     @overload
     def record_step(
@@ -356,6 +367,7 @@ class FailpathClient:
         late_provider.forget(self._recorder.tracing)
         if self._sink is not None:
             self._sink.shutdown(timeout_millis)
+        self._attach.detach()
 
     def __enter__(self) -> FailpathClient:
         return self
@@ -372,5 +384,4 @@ class FailpathClient:
         await run_in_own_thread(self.shutdown)
 
 
-def _leave_alone(provider: object) -> None:
-    """Attaches nothing."""
+known_clients.make_stand_ins_by(partial(FailpathClient, enabled=False, flows=False, rules=False))

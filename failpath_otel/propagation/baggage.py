@@ -72,6 +72,14 @@ def remove(within: Context) -> Context:
     return within
 
 
+def copy(source: Context, within: Context) -> Context:
+    """``within`` with the run that the baggage of ``source`` names, or with none."""
+    for name in (semconv.FLOW_SLUG, semconv.RUN_ID):
+        value = baggage.get_baggage(name, source)
+        within = baggage.remove_baggage(name, within) if value is None else baggage.set_baggage(name, value, within)
+    return within
+
+
 def in_header(header: str, named: RunIdentity | None) -> str:
     """The field ``baggage`` with this run in place of any other; what else is in there stays, as long as there is room.
 

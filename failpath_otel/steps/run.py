@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextvars import Token
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
 
 from opentelemetry import context as otel_context
@@ -16,9 +15,11 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext
 from failpath_otel.events.text import as_text, clip, new_run_id
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.propagation import baggage, carrier
-from failpath_otel.propagation.current import attach_run, attached_run, detach
+from failpath_otel.propagation.current import EnteredRun, attached_run, entered_run, frame_above
+from failpath_otel.steps import known_clients
 from failpath_otel.steps.attempt import Attempt, RunFacts
-from failpath_otel.steps.execution import Execution, call
+from failpath_otel.steps.execution import Execution
+from failpath_otel.steps.following import follow
 from failpath_otel.steps.recorder import Recorder
 from failpath_otel.steps.step import Step
 
@@ -35,7 +36,7 @@ class Run(Generic[K_contra]):
     (``docs/several-services.md``).
     """
 
-    __slots__ = ("_facts", "_origin", "_recorder", "_tokens")
+    __slots__ = ("_facts", "_open", "_origin", "_recorder")
 
     def __init__(
         self,
@@ -47,7 +48,8 @@ class Run(Generic[K_contra]):
     ) -> None:
         self._recorder = recorder
         self._origin = origin
-        self._tokens: list[Token[Context]] = []
+        # Threads, tasks and generators may have entered the same run: each leaves its own block.
+        self._open: dict[FrameType, list[EnteredRun]] = {}
         flow = recorder.identifier("flow key", flow_key)
         # Asked of the text, not of the value: comparing a foreign object may do anything.
         known = recorder.identifier("run id", run_id, empty="")
@@ -58,6 +60,16 @@ class Run(Generic[K_contra]):
 
     def __repr__(self) -> str:
         return f"Run(flow_key={self.flow_key!r}, run_id={self.run_id!r})"
+
+    def __copy__(self) -> Run[K_contra]:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Run[K_contra]:
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Run[Any]], tuple[str, str, str, dict[str, str]]]:
+        # In another process it goes on there, below the span of this moment, as with `carrier` and `FailpathClient.resume`.
+        return _resumed, (self._recorder.client_name, self.flow_key, self.run_id, self.carrier())
 
     @property
     def flow_key(self) -> str:
@@ -89,8 +101,8 @@ class Run(Generic[K_contra]):
 
     @overload
     def step(
-        self, step_key: K_contra, fn: Callable[[], Awaitable[T]], *, metadata: Mapping[str, Any] | None = None
-    ) -> Awaitable[T]: ...
+        self, step_key: K_contra, fn: Callable[[], Coroutine[Any, Any, T]], *, metadata: Mapping[str, Any] | None = None
+    ) -> Coroutine[Any, Any, T]: ...
 
     @overload
     def step(self, step_key: K_contra, fn: Callable[[], T], *, metadata: Mapping[str, Any] | None = None) -> T: ...
@@ -98,9 +110,10 @@ class Run(Generic[K_contra]):
     def step(self, step_key: str, fn: Callable[[], Any] | None = None, *, metadata: Mapping[str, Any] | None = None) -> Any:
         """Runs ``fn`` as a step of this run, or, without it, gives a `Step` for ``with``, ``async with`` or ``@``.
 
-        ``running`` is recorded before ``fn`` is called. Its value is passed through; where it is an awaitable, so is what
-        comes back, and the step ends when that is awaited. An exception ends the step as ``error`` and leaves as the same
-        object.
+        ``running`` is recorded before ``fn`` is called. Its value is passed through. Where that is a coroutine or a generator,
+        so is what comes back, and the step ends with it, as ``error`` with the name ``CancelledError`` where it is dropped. A
+        future or task ends the step when it is done. Any other object ends it at once, whether it can be awaited or not. An
+        exception ends the step as ``error`` and leaves as the same object.
 
         Args:
             step_key: The step's key within the flow.
@@ -111,6 +124,7 @@ class Run(Generic[K_contra]):
             UnknownKeyError: Only with ``flows="strict"``, before ``fn`` is called.
             DeliveryError: Only with ``delivery="await"`` and ``raise_on_send_error=True``, after ``fn`` ran.
         """
+        __tracebackhide__ = True
         recorder = self._recorder
         if not recorder.enabled:
             return Step(self._itself, step_key, {}) if fn is None else fn()
@@ -119,7 +133,17 @@ class Run(Generic[K_contra]):
             recorder.check_key(self._facts.flow_key, key)
         if fn is None:
             return Step(self._itself, key, metadata)
-        return call(Execution(recorder, self._facts, key, {} if metadata is None else recorder.metadata(metadata)), fn)
+        execution = Execution(recorder, self._facts, key, {} if metadata is None else recorder.metadata(metadata))
+        try:
+            try:
+                execution.start_call()
+                return follow(execution, fn(), key)
+            except BaseException as error:
+                execution.leave(error)
+                raise
+        except BaseException as error:
+            execution.leave(error)  # does something only where an exception from outside interrupted the one above
+            raise
 
     def skip(self, step_key: K_contra, reason: str | None = None, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Records that the step is skipped on purpose, which tells it from one that never happened.
@@ -147,23 +171,55 @@ class Run(Generic[K_contra]):
         return carrier.pack(RunIdentity(self.flow_key, self.run_id))
 
     def __enter__(self) -> Run[K_contra]:
-        self._tokens.append(attach_run(self, self._within()))
-        return self
+        return self._enter(frame_above(1))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # Threads and tasks may have entered the same run: each ends its own entry.
-        for token in reversed(tuple(self._tokens)):  # of a copy: while others leave, positions move
-            if detach(token):
-                self._tokens.remove(token)
-                return
+        self._exit(frame_above(1))
 
-    async def __aenter__(self) -> Run[K_contra]:
-        return self.__enter__()
+    def __aenter__(self) -> Coroutine[Any, Any, Run[K_contra]]:
+        return self._enter_async(frame_above(1))
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.__exit__(kind, error, trace)
+    ) -> Coroutine[Any, Any, None]:
+        return self._exit_async(frame_above(1))
+
+    async def _enter_async(self, frame: FrameType) -> Run[K_contra]:
+        return self._enter(frame)
+
+    async def _exit_async(self, frame: FrameType) -> None:
+        self._exit(frame)
+
+    def _enter(self, frame: FrameType) -> Run[K_contra]:
+        entry = EnteredRun(self, frame)
+        try:
+            self._open.setdefault(frame, []).append(entry)
+            entry.enter(self._within())
+        except BaseException:
+            entry.leave()
+            raise
+        return self
+
+    def _exit(self, frame: FrameType) -> None:
+        entry = self._entry_at(frame) or self._entry_within()
+        if entry is not None:
+            entry.leave()
+            here = self._open[entry.frame]
+            here.remove(entry)
+            if not here:
+                del self._open[entry.frame]
+
+    def _entry_at(self, frame: FrameType) -> EnteredRun | None:
+        return next(reversed(self._open.get(frame, ())), None)
+
+    def _entry_within(self) -> EnteredRun | None:
+        """The entry of a block that is entered and left by other code than its own, as an ``ExitStack`` does."""
+        entry = entered_run()
+        while entry is not None and entry.run is not self:
+            entry = entered_run(entry.outside)
+        if entry is not None and entry in self._open.get(entry.frame, ()):
+            return entry
+        return next((entries[-1] for entries in reversed(tuple(self._open.values()))), None)
 
     def _within(self) -> Context:
         """The context of this moment, with the run in its baggage, below the span that a carrier brought."""
@@ -178,6 +234,10 @@ class Run(Generic[K_contra]):
 
     def _itself(self) -> Run[K_contra]:
         return self
+
+
+def _resumed(client_name: str, flow_key: str, run_id: str, carried: Mapping[str, str]) -> Run[Any]:
+    return Run(known_clients.find(client_name).recorder, flow_key, run_id, None, carrier.unpack(carried)[1])
 
 
 def current_run() -> Run[Any] | None:

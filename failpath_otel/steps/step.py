@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Coroutine, Mapping
+from types import FrameType, TracebackType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.notices import warn_once
-from failpath_otel.steps.attempt import RunFacts
+from failpath_otel.propagation.current import frame_above
+from failpath_otel.steps.attempt import RunFacts, open_attempts
 from failpath_otel.steps.decorator import decorate
 from failpath_otel.steps.execution import NOTHING, Execution
 from failpath_otel.steps.recorder import Recorder
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_Entry = tuple[FrameType, Execution]
+"""An open block: where it stands, and what it executes."""
 
 
 class StepSource(Protocol):
@@ -49,12 +50,21 @@ class Step:
         self._find_source = find_source
         self._step_key = step_key
         self._metadata: Rendered = {} if metadata is None else render(metadata)
-        # One Step may be entered by several threads and tasks, each of which leaves its own block.
-        self._open: list[tuple[object, Execution]] = []
+        # One Step may be entered by several threads, tasks and generators, each of which leaves its own block.
+        self._open: list[_Entry] = []
         self._ended = False
 
     def __repr__(self) -> str:
         return f"Step({self._step_key!r})"
+
+    def __copy__(self) -> Step:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Step:
+        return self
+
+    def __reduce__(self) -> tuple[type[Step], tuple[Any, str, Rendered]]:
+        return Step, (self._find_source, self._step_key, self._metadata)  # one that is yet to begin
 
     @property
     def step_key(self) -> str:
@@ -64,12 +74,12 @@ class Step:
     @property
     def span(self) -> Span:
         """The OpenTelemetry span of the running step; an invalid, inert one before it begins and where nothing is recorded."""
-        execution = self._innermost()
+        execution = self._innermost(frame_above(1))
         return INVALID_SPAN if execution is None else execution.span
 
     def set_metadata(self, **values: Any) -> None:
         """Adds metadata to the outcome and, unless ``metadata_on_spans`` is off, to the span. Values are taken now."""
-        execution = self._innermost()
+        execution = self._innermost(frame_above(1))
         if execution is not None:
             execution.set_metadata(values)
             return
@@ -87,7 +97,7 @@ class Step:
             Text of letters, digits and ``.-_``; empty where nothing is recorded. It is not signed: who has it may end
             this step. It names flow, run and step.
         """
-        execution = self._innermost()
+        execution = self._innermost(frame_above(1))
         if execution is None:
             warn_once("detach", "step %r is not running, so it cannot be detached", self._step_key)
             return ""
@@ -95,41 +105,80 @@ class Step:
 
     def __enter__(self) -> Step:
         execution = self._begin()
-        execution.start()
-        self._open.append((_whose(), execution))
-        return self
+        try:
+            execution.start()
+            self._open.append((frame_above(1), execution))
+            return self
+        except BaseException as error:
+            execution.leave(error)
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        execution = self._innermost(leave=True)
-        if execution is not None:
+        execution: Execution = NOTHING
+        try:
+            execution = self._leave(frame_above(1))
             execution.finish(error)
+        except BaseException as raised:
+            execution.leave(error or raised)
+            raise
 
-    async def __aenter__(self) -> Step:
-        execution = self._begin()
-        await execution.start_async()
-        self._open.append((_whose(), execution))
-        return self
+    def __aenter__(self) -> Coroutine[Any, Any, Step]:
+        return self._enter_async(frame_above(1))
 
-    async def __aexit__(
+    def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        execution = self._innermost(leave=True)
-        if execution is not None:
-            await execution.finish_async(error)
+    ) -> Coroutine[Any, Any, None]:
+        return self._exit_async(error, frame_above(1))
 
     def __call__(self, fn: Callable[P, R]) -> Callable[P, R]:
         """Decorates ``fn``: each call is a step. Sync, async, generator and asynchronous generator functions."""
-        return decorate(fn, self._begin)
+        return decorate(fn, self._begin, self._step_key)
 
-    def _innermost(self, *, leave: bool = False) -> Execution | None:
-        if not self._open:
-            return None
-        whose = _whose() if len(self._open) > 1 else None
-        found = next((entry for entry in reversed(self._open) if entry[0] == whose), self._open[-1])
-        if leave:
-            self._open.remove(found)
-            self._ended = True
-        return found[1]
+    async def _enter_async(self, frame: FrameType) -> Step:
+        execution = self._begin()
+        try:
+            await execution.start_async()
+            self._open.append((frame, execution))
+            return self
+        except BaseException as error:
+            await execution.leave_async(error)
+            raise
+
+    async def _exit_async(self, error: BaseException | None, frame: FrameType) -> None:
+        execution: Execution = NOTHING
+        try:
+            execution = self._leave(frame)
+            await execution.finish_async(error)
+        except BaseException as raised:
+            await execution.leave_async(error or raised)
+            raise
+
+    def _leave(self, frame: FrameType) -> Execution:
+        entry = self._entry_of(frame)
+        if entry is None:
+            return NOTHING
+        self._ended = True
+        self._open.remove(entry)
+        return entry[1]
+
+    def _innermost(self, frame: FrameType) -> Execution | None:
+        entry = self._entry_of(frame)
+        return None if entry is None else entry[1]
+
+    def _entry_of(self, frame: FrameType) -> _Entry | None:
+        """Which of the open blocks is meant: that of this frame, else the innermost that the calling code runs within."""
+        entries = self._open
+        if len(entries) < 2:
+            return entries[0] if entries else None
+        for entry in reversed(entries):
+            if entry[0] is frame:
+                return entry
+        for attempt in open_attempts():
+            for entry in reversed(entries):
+                if entry[1].is_of(attempt):
+                    return entry
+        # Not within any of them that is recorded, so in one that is not, or in a context that was entered without them.
+        return next((entry for entry in reversed(entries) if entry[1] is NOTHING), entries[-1])
 
     def _begin(self) -> Execution:
         source = self._find_source()
@@ -139,13 +188,38 @@ class Step:
         return Execution(recorder, source.facts, self._step_key, self._metadata)
 
 
-def _whose() -> object:
-    """Whose block this is: the thread's, or the asyncio task's."""
-    # Outside of an event loop current_task() raises, which costs more than to ask first.
-    return threading.get_ident() if asyncio._get_running_loop() is None else asyncio.current_task()  # noqa: SLF001
+class ClientOfStep(Protocol):
+    """What a step of no particular run needs of its client."""
+
+    @property
+    def recorder(self) -> Recorder:
+        """What its steps share."""
+        ...
+
+    def current_run(self) -> StepSource | None:
+        """The run of this context."""
+        ...
 
 
-def outside_a_run(step_key: str) -> None:
+class RunOfContext:
+    """Finds the run that a step of `FailpathClient.step` belongs to. An object, so that such a step can be pickled."""
+
+    def __init__(self, client: ClientOfStep, step_key: str) -> None:
+        self._client = client
+        self._step_key = step_key
+
+    def __call__(self) -> StepSource | None:
+        """The run of this moment; where there is none that is said once, and nothing is recorded."""
+        run = self._client.current_run()
+        if run is None:
+            if self._client.recorder.enabled:
+                _outside_a_run(self._step_key)
+            return None
+        run.recorder.check_key(run.facts.flow_key, self._step_key)
+        return run
+
+
+def _outside_a_run(step_key: str) -> None:
     """Says once that a step ran where there is no current run, so that nothing is recorded of it."""
     warn_once(
         f"no-run:{step_key}",

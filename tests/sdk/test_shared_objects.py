@@ -1,0 +1,434 @@
+"""One step, run or client in many hands: threads, tasks of any library, generators, copies, other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import gc
+import multiprocessing
+import pickle
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextvars import copy_context
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from support.tracing import Tracing
+
+from failpath_otel import FailpathClient, Run, Step, current_run
+from failpath_otel.testing import RecordingClient
+
+
+def outcomes(client: RecordingClient) -> dict[str, str]:
+    """How the step of each run ended."""
+    return {event.run_id: client.story("checkout", event.run_id) for event in client.events}
+
+
+class Declined(Exception):
+    pass
+
+
+# A step that is shared
+
+
+def test_a_step_entered_and_left_in_different_threads_and_contexts_keeps_to_its_own_block(client: RecordingClient) -> None:
+    """As a synchronous dependency with ``yield`` under FastAPI, ten rounds of two requests at once."""
+    step = client.step("charge")
+
+    @contextmanager
+    def dependency() -> Iterator[None]:
+        with step:
+            yield
+
+    for round_ in range(10):
+        with ThreadPoolExecutor(4) as threads:
+            requests = [dependency() for _ in range(2)]
+            for number, request in enumerate(requests):
+                with client.run("checkout", f"{round_}-{number}"):
+                    threads.submit(copy_context().run, request.__enter__).result()
+            first, second = requests
+            threads.submit(copy_context().run, first.__exit__, Declined, Declined(), None).result()
+            threads.submit(copy_context().run, second.__exit__, None, None, None).result()
+    assert outcomes(client) == {
+        **{f"{round_}-0": "charge:error(Declined)" for round_ in range(10)},
+        **{f"{round_}-1": "charge:success" for round_ in range(10)},
+    }
+
+
+def test_tasks_of_trio_that_share_a_step_leave_their_own_blocks(client: RecordingClient) -> None:
+    trio: Any = pytest.importorskip("trio")
+    testing: Any = pytest.importorskip("trio.testing")
+    step = client.step("charge")
+
+    async def request(number: int, entered: Any, leave: Any) -> None:
+        with client.run("checkout", str(number)):
+            try:
+                async with step:
+                    entered.set()
+                    await leave.wait()
+                    if number == 0:
+                        raise Declined
+            except Declined:
+                pass
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            events = [(trio.Event(), trio.Event()) for _ in range(2)]
+            for number, (entered, leave) in enumerate(events):
+                nursery.start_soon(request, number, entered, leave)
+                await entered.wait()
+            for _, leave in events:
+                leave.set()
+                await testing.wait_all_tasks_blocked()
+
+    trio.run(main)
+    assert outcomes(client) == {"0": "charge:error(Declined)", "1": "charge:success"}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_exit_stacks_of_two_contexts_that_share_a_step_leave_their_own(client: RecordingClient, order: tuple[int, ...]) -> None:
+    step = client.step("charge")
+    stacks = [ExitStack(), ExitStack()]
+    contexts = [copy_context(), copy_context()]
+    for number, (stack, context) in enumerate(zip(stacks, contexts, strict=True)):
+        context.run(stack.enter_context, client.run("checkout", str(number)))
+        context.run(stack.enter_context, step)
+    for number in order:
+        error = Declined() if number == 0 else None
+        contexts[number].run(stacks[number].__exit__, type(error) if error else None, error, None)
+        assert contexts[number].run(current_run) is None
+    assert outcomes(client) == {"0": "charge:error(Declined)", "1": "charge:success"}
+
+
+def test_metadata_set_within_a_shared_step_belongs_to_the_block_that_runs(client: RecordingClient) -> None:
+    step = client.step("charge")
+
+    async def request(number: int, others: asyncio.Barrier | Any) -> None:
+        with client.run("checkout", str(number)):
+            async with step:
+                await others()
+                step.set_metadata(number=number)
+                await others()
+
+    async def main() -> None:
+        waiting: list[asyncio.Event] = []
+
+        async def others() -> None:
+            event = asyncio.Event()
+            waiting.append(event)
+            if len(waiting) == 3:
+                for each in waiting:
+                    each.set()
+                waiting.clear()
+            await event.wait()
+
+        await asyncio.gather(*(request(number, others) for number in range(3)))
+
+    asyncio.run(main())
+    assert {event.run_id: event.metadata for event in client.events if event.is_outcome} == {
+        str(number): {"number": number} for number in range(3)
+    }
+
+
+# Runs and generators
+
+
+def test_a_decorated_generator_takes_the_run_of_its_call(client: RecordingClient) -> None:
+    @client.step("stream")
+    def rows(count: int) -> Iterator[int]:
+        yield from range(count)
+
+    with client.run("checkout", "1"):
+        generator = rows(3)
+    assert list(generator) == [0, 1, 2]
+    with client.run("checkout", "2"):
+        generator = rows(1)
+    with client.run("middleware", "m"):
+        list(generator)
+    assert outcomes(client) == {"1": "stream:success", "2": "stream:success"}
+    with pytest.raises(TypeError):
+        rows()  # type: ignore[call-arg]  # at the call, as ever
+
+
+def test_a_decorated_asynchronous_generator_takes_the_run_of_its_call(client: RecordingClient) -> None:
+    @client.step("stream")
+    async def rows() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        with client.run("checkout", "1"):
+            generator = rows()
+        assert [value async for value in generator] == [1]
+
+    asyncio.run(main())
+    assert outcomes(client) == {"1": "stream:success"}
+
+
+class Shop:
+    """With a method that is a step."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_a_decorated_generator_is_one_for_inspect_and_binds_as_a_method(client: RecordingClient) -> None:
+    import inspect
+
+    def rows(self: Shop, count: int = 1) -> Iterator[str]:
+        """Its rows."""
+        yield from [self.name] * count
+
+    decorated: Any = client.step("read")(rows)
+    Shop.rows = decorated  # type: ignore[attr-defined]
+    assert inspect.isgeneratorfunction(decorated)
+    assert inspect.isgeneratorfunction(Shop("a").rows)  # type: ignore[attr-defined]
+    assert inspect.signature(decorated) == inspect.signature(rows)
+    assert (decorated.__name__, decorated.__doc__) == ("rows", "Its rows.")
+    with client.run("checkout", "1"):
+        assert list(Shop("a").rows(2)) == ["a", "a"]  # type: ignore[attr-defined]
+
+
+def test_a_run_in_a_generator_that_another_task_closes_does_not_stay_with_the_consumer(client: RecordingClient) -> None:
+    async def stream() -> AsyncIterator[Run[Any] | None]:
+        with client.run("inner", "i"):
+            while True:
+                yield current_run()
+
+    async def main() -> None:
+        with client.run("checkout", "1"):
+            generator = stream()
+            await generator.__anext__()
+            inside = current_run()
+            assert inside is not None
+            assert inside.flow_key == "inner"  # Python gives a generator the context of whoever iterates it
+
+            async def close() -> None:
+                await generator.aclose()  # type: ignore[attr-defined]
+
+            await asyncio.create_task(close())
+            after = current_run()
+            assert after is not None
+            assert after.flow_key == "checkout"
+            assert client.run("x").carrier()["baggage"].count("inner") == 0
+        assert current_run() is None
+
+    asyncio.run(main())
+
+
+def test_one_run_entered_by_a_thousand_tasks_is_left_without_looking_at_the_others(client: RecordingClient) -> None:
+    """The cost of one entry is the same among thousands: what is done for each is counted, not timed."""
+    run = client.run("checkout", "1")
+
+    def lines_of(tasks: int) -> int:
+        count = 0
+
+        async def work() -> None:
+            with run:
+                await asyncio.sleep(0)
+
+        async def main() -> None:
+            await asyncio.gather(*(work() for _ in range(tasks)))
+
+        def trace_(frame: Any, what: str, argument: object) -> Any:
+            nonlocal count
+            count += what == "line" and "failpath_otel" in frame.f_code.co_filename
+            return trace_ if "failpath_otel" in frame.f_code.co_filename or what == "call" else None
+
+        sys.settrace(trace_)
+        try:
+            asyncio.run(main())
+        finally:
+            sys.settrace(None)
+        return count
+
+    few, many = lines_of(10), lines_of(1000)
+    assert many <= few * 110
+
+
+def test_one_run_entered_by_tasks_that_end_in_any_order_is_current_in_each_to_its_end(client: RecordingClient) -> None:
+    run = client.run("checkout", "1")
+
+    async def work(number: int) -> None:
+        with run:
+            for _ in range(number % 7):
+                await asyncio.sleep(0)
+            assert current_run() is run
+            with run:
+                await asyncio.sleep(0)
+            assert current_run() is run
+        assert current_run() is None
+
+    async def main() -> None:
+        await asyncio.gather(*(work(number) for number in range(200)))
+
+    asyncio.run(main())
+
+
+def test_tasks_that_begin_one_another_within_runs_and_steps_keep_nothing_of_those_that_ended(client: RecordingClient) -> None:
+    """As a poller that schedules its next round from within this one."""
+
+    async def round_(left: int) -> None:
+        with client.run("checkout", str(left)):
+            async with client.step("poll"):
+                if left:
+                    following.append(asyncio.create_task(round_(left - 1)))
+
+    async def main(rounds: int) -> None:
+        following.append(asyncio.create_task(round_(rounds)))
+        while following:
+            await following.pop(0)
+
+    def kept(rounds: int) -> int:
+        """How many attempts and entered runs are alive in the last round."""
+        alive = 0
+
+        def count(event: Any) -> None:
+            nonlocal alive
+            if event.run_id == "0" and event.status == "running":
+                gc.collect()
+                alive = sum(type(each).__name__ in ("Attempt", "EnteredRun") for each in gc.get_objects())
+
+        client.on_event = count
+        asyncio.run(main(rounds))
+        client.reset()
+        return alive
+
+    following: list[asyncio.Task[None]] = []
+    kept(3)
+    assert kept(60) <= kept(5) + 4
+
+
+# Copies
+
+
+@dataclasses.dataclass
+class Held:
+    """What holds ours."""
+
+    client: FailpathClient
+    run: Run[str]
+    step: Step
+
+
+def test_what_holds_a_client_a_run_or_a_step_can_be_copied(client: RecordingClient) -> None:
+    run = client.run("checkout", "1")
+    held = Held(client, run, run.step("charge"))
+    for made in (copy.copy(held), copy.deepcopy(held), dataclasses.replace(held)):
+        assert (made.client, made.run, made.step) == (client, run, held.step)
+    assert dataclasses.asdict(held)["client"] is client
+    with copy.deepcopy(held).step:
+        pass
+    assert outcomes(client) == {"1": "charge:success"}
+
+
+def test_what_is_pickled_goes_on_with_the_same_client_in_this_process(client: RecordingClient, tracing: Tracing) -> None:
+    with (
+        client.run("checkout", "1", metadata={"plan": "pro"}) as run,
+        tracing.tracer.start_as_current_span("request") as request,
+    ):
+        held = pickle.loads(pickle.dumps(Held(client, run, run.step("charge", metadata={"try": 1}))))
+        assert held.client is client
+        assert (held.run.flow_key, held.run.run_id) == ("checkout", "1")
+    with held.run:
+        assert trace.get_current_span().get_span_context().trace_id == request.get_span_context().trace_id
+        with held.step:
+            pass
+    assert outcomes(client) == {"1": "charge:success"}
+    assert client.events[-1].metadata == {"try": 1}
+
+
+def test_a_step_of_whatever_run_is_current_can_be_pickled(client: RecordingClient) -> None:
+    step = pickle.loads(pickle.dumps(client.step("charge")))
+    with client.run("checkout", "1"), step:
+        pass
+    assert outcomes(client) == {"1": "charge:success"}
+
+
+CHILD = """
+import pickle, sys
+import failpath_otel
+{make}
+held = pickle.loads(bytes.fromhex(sys.stdin.read()))
+for _ in range(2):
+    held.step("charge", lambda: None)
+print(client.story("checkout", "1") if {counts} else "nothing")
+"""
+
+
+@pytest.mark.parametrize(
+    "make", ["from failpath_otel.testing import RecordingClient; client = RecordingClient(flows=False)", ""]
+)
+def test_a_run_that_is_pickled_resumes_with_the_client_of_the_other_process(client: RecordingClient, make: str) -> None:
+    import subprocess
+
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD.format(make=make, counts=bool(make))],
+        input=pickle.dumps(client.run("checkout", "1")).hex(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    if make:
+        assert (child.stdout.strip(), child.stderr) == ("charge:success,success", "")
+    else:
+        assert child.stdout.strip() == "nothing"
+        assert child.stderr.count("has no FailpathClient") == 1
+
+
+def _ship(run: Run[str]) -> str:
+    run.step("ship", lambda: None)
+    return run.run_id
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_run_can_be_handed_to_a_pool_of_processes(tmp_path: Any) -> None:
+    from concurrent.futures import ProcessPoolExecutor
+
+    path = tmp_path / "events.jsonl"
+    with FailpathClient(exporter=f"jsonl:{path}", flows=False) as client:
+        run = client.run("checkout", "1")
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            assert pool.submit(_ship, run).result(60) == "1"
+    assert path.read_text(encoding="utf-8").count('"status":"success"') == 1
+
+
+def test_an_asynchronous_exit_stack_leaves_a_shared_run(client: RecordingClient) -> None:
+    run = client.run("checkout", "1")
+
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(run)
+            await stack.enter_async_context(run.step("charge"))
+            assert current_run() is run
+        assert current_run() is None
+
+    asyncio.run(main())
+    assert outcomes(client) == {"1": "charge:success"}
+
+
+def test_threads_that_share_a_run_have_it_each_to_their_own_end(client: RecordingClient) -> None:
+    run = client.run("checkout", "1")
+    both = threading.Barrier(2)
+    left: list[Any] = []
+
+    def work(first: bool) -> None:
+        with run:
+            both.wait(20)
+            if not first:
+                both.wait(20)
+                left.append(current_run())
+        if first:
+            both.wait(20)
+
+    threads = [threading.Thread(target=work, args=(first,)) for first in (True, False)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert left == [run]
