@@ -13,6 +13,7 @@ from typing import Final
 from opentelemetry import context as otel_context
 
 from failpath_otel.delivery import process
+from failpath_otel.delivery.awaited import Awaited, awaited_event
 from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.outbox import OnDrop, Outbox
@@ -29,7 +30,7 @@ _NEVER: Final = 1 << 62
 _AFTER_A_FAULT_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 5.0
 """How often an idle worker looks by itself: what was to wake it may have been cut off, such as by an alarm that raises."""
-_REFUSED: Final = frozenset({"rejected", "unauthorized"})
+_RETIRING_SECONDS: Final = 30.0
 _LONG_MILLIS: Final = 365 * 24 * 3600 * 1000
 
 
@@ -71,6 +72,7 @@ class Delivery:
         self._linger_seconds = linger_millis / 1000
         self._refuse: DropReason | None = refuse
         self._closed = False
+        self._retired_until: float | None = None
         self._exporter_closed = False
         self._adopting: dict[int, threading.RLock] = {}
         self._start_afresh()
@@ -126,6 +128,11 @@ class Delivery:
         """True from ``shutdown`` on."""
         return self._closed
 
+    @property
+    def is_used(self) -> bool:
+        """Whether anything was recorded in this process."""
+        return bool(self._inbox) or self._outbox.recorded > 0
+
     # Recording, on the application's threads.
 
     def record(self, event: StepEvent) -> None:
@@ -155,30 +162,49 @@ class Delivery:
         While the destination is failing already, the event is queued and nothing is waited for; nor is it on the worker
         itself, where callbacks run, or in a signal handler that interrupted a change of the queue.
         """
+        awaited = self._await(event, timeout_millis)
+        if awaited is None:
+            return None
+        try:
+            if self._hurry(awaited):
+                awaited.outbox.wait(awaited.is_over, awaited.deadline)
+        finally:
+            verdict = awaited.outbox.verdict(awaited.number, event)
+        return awaited.failure(verdict, timeout_millis)
+
+    async def record_and_wait_async(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
+        """Like `record_and_wait`, on an asyncio loop, which goes on meanwhile."""
+        awaited = self._await(event, timeout_millis)
+        if awaited is None:
+            return None
+        try:
+            if self._hurry(awaited):
+                await awaited.outbox.wait_async(awaited.is_over, awaited.deadline)
+        finally:
+            verdict = awaited.outbox.verdict(awaited.number, event)
+        return awaited.failure(verdict, timeout_millis)
+
+    def _await(self, event: StepEvent, timeout_millis: int) -> Awaited | None:
+        """Takes an event that is to be waited for; ``None`` where it cannot be."""
         self._adopt()
         if threading.current_thread() is self._worker:
             self.record(event)
             return None
-        deadline = _deadline(timeout_millis) if timeout_millis else None
-        sender, outbox = self._sender, self._outbox
-        failing = sender.failing
-        number = outbox.add_awaited(event)
-        if number is None:
-            return None
-        try:
-            if outbox.refuse is None and not failing:
-                if self._start_worker():
-                    self._nudge(number)
-                    outbox.wait(lambda: not outbox.holds(number) or sender.failing, deadline)
-                else:
-                    self._send_here(number, deadline or _deadline(_LONG_MILLIS))
-        finally:
-            verdict = outbox.verdict(number, event)
-        if verdict == "held":
-            return sender.held or DeliveryError(f"not sent within {timeout_millis} ms; it is tried again in the background")
-        if verdict is None or verdict == "superseded":
-            return None
-        return (verdict in _REFUSED and sender.lost) or DeliveryError(f"the event was dropped: {verdict}")
+        return awaited_event(self._outbox, self._sender, event, _deadline(timeout_millis) if timeout_millis else None)
+
+    def _hurry(self, awaited: Awaited) -> bool:
+        """Has an event sent; whether there is something to wait for then."""
+        if not awaited.waits:
+            return False
+        if self._start_worker():
+            self._nudge(awaited.number)
+            return True
+        self._send_here(awaited.number, awaited.deadline or _deadline(_LONG_MILLIS))
+        return False
+
+    def holds(self, event: StepEvent) -> bool:
+        """Whether this very event was recorded and is not sent yet."""
+        return self._outbox.has(event)
 
     # Waiting, on the application's threads.
 
@@ -204,6 +230,13 @@ class Delivery:
             self._close_exporter()
         elif worker is not threading.current_thread():
             worker.join(max(0.0, deadline - time.monotonic()))  # it closes the exporter as soon as that is idle
+
+    def retire(self) -> None:
+        """Sends what is left in the background, for half a minute at most, and ends the thread. Safe in a finalizer."""
+        self._retired_until = time.monotonic() + _RETIRING_SECONDS
+        if self._worker is not None or self._outbox.queued or self._inbox:
+            self._start_worker()
+        self._wake_up.give()
 
     def stats(self) -> Stats:
         """The counts of this moment."""
@@ -292,6 +325,8 @@ class Delivery:
         pid = self._pid
         try:
             while self._worker is me:
+                if self._retired_until is not None:
+                    self._end_retired(self._retired_until)
                 if self._closed and not self._outbox.queued:
                     self._close_exporter()
                     return
@@ -303,6 +338,12 @@ class Delivery:
                 # gevent takes greenlets along into a forked child, where the thread that this one was is unknown by now: its
                 # end would be reported as a failure. So it has none.
                 self._left_by_parent.get()
+
+    def _end_retired(self, until: float) -> None:
+        if time.monotonic() > until or not (self._outbox.queued or self._inbox):
+            self._closed = True
+            self._outbox.close("shutdown")
+            process.forget(self)
 
     def _survive(self, me: threading.Thread) -> None:
         """One round of work; whatever it raises, be it a callback's SystemExit, the worker goes on."""

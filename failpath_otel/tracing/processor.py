@@ -27,6 +27,7 @@ from failpath_otel.events.step import STATUSES, StepError, StepEvent
 from failpath_otel.events.text import identifier
 from failpath_otel.events.translate import Identity, RunIdentity, SpanFacts
 from failpath_otel.exporters import EventExporter
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.rules.discovery import rules_in_use
 from failpath_otel.rules.matching import CompiledRule, CompiledRules
@@ -146,8 +147,10 @@ class FailpathSpanProcessor(SpanProcessor):
                     return
             elif not self._asks_parent and raw._instrumentation_scope.name == _OWN_SCOPE:  # noqa: SLF001
                 return
-        except Exception:  # noqa: S110 - the public way is taken instead
-            pass
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            # else the public way is taken instead
         self._guarded(self._started, span, parent_context)
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -167,8 +170,10 @@ class FailpathSpanProcessor(SpanProcessor):
                     if self._open_spans:
                         self._open_spans.pop(_key_of(span), None)
                     return
-        except Exception:  # noqa: S110 - the public way is taken instead
-            pass
+        except Exception as error:
+            if is_interruption(error):
+                raise
+            # else the public way is taken instead
         self._guarded(self._ended, span)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
@@ -183,10 +188,22 @@ class FailpathSpanProcessor(SpanProcessor):
         if self._sink is not None and self._owns_sink:
             self._sink.shutdown(EXIT_TIMEOUT_MILLIS)
 
+    @property
+    def has_open_steps(self) -> bool:
+        """Whether spans are open that are steps, whose outcomes are yet to come."""
+        return bool(self._open_steps)
+
+    def leave_alone(self) -> None:
+        """From now on no span is looked at, at no cost."""
+        nothing: Any = _nothing
+        self.on_start = self.on_end = nothing  # type: ignore[method-assign]
+
     def _guarded(self, handle: Callable[..., None], *seen: Any) -> None:
         try:
             handle(*seen)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("processor", "a span could not be looked at", exc_info=True)
 
     def _started(self, span: Span, parent_context: Context | None) -> None:
@@ -283,6 +300,10 @@ class FailpathSpanProcessor(SpanProcessor):
         if resource is not self._resource:
             self._resource, self._service = resource, service_of(resource)
         return self._service
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """In place of a processor's methods."""
 
 
 @dataclass(frozen=True)
