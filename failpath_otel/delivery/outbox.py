@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from failpath_otel import clock
 from failpath_otel.delivery.counts import DropReason, Stats
 from failpath_otel.delivery.queue import Dropped, EventQueue
 from failpath_otel.delivery.wake_up import WakeUp
@@ -147,7 +147,7 @@ class Outbox:
         self._waiters.append(wake)
         try:
             while not done():
-                remaining = threading.TIMEOUT_MAX if deadline is None else deadline - time.monotonic()
+                remaining = threading.TIMEOUT_MAX if deadline is None else deadline - clock.monotonic()
                 if remaining <= 0:
                     return
                 waiter.wait(remaining)
@@ -169,7 +169,7 @@ class Outbox:
         self._waiters.append(wake)
         try:
             while not done():
-                remaining = None if deadline is None else deadline - time.monotonic()
+                remaining = None if deadline is None else deadline - clock.monotonic()
                 if remaining is not None and remaining <= 0:
                     return
                 # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the end of the wait.

@@ -8,9 +8,10 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
+
+from failpath_otel import clock
 
 EXIT_TIMEOUT_MILLIS: Final = 3000
 
@@ -69,9 +70,9 @@ def flush_all() -> None:
 
 
 def _within_one_bound() -> Iterator[tuple[Watched, int]]:
-    deadline = time.monotonic() + EXIT_TIMEOUT_MILLIS / 1000
+    deadline = clock.monotonic() + EXIT_TIMEOUT_MILLIS / 1000
     for delivery in list(_watched):
-        yield delivery, max(1, int((deadline - time.monotonic()) * 1000))
+        yield delivery, max(1, int((deadline - clock.monotonic()) * 1000))
 
 
 def _after_fork() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from typing import Final
 
+from failpath_otel import clock
 from failpath_otel.delivery.masking import Mask, masked
 from failpath_otel.delivery.outbox import Outbox
 from failpath_otel.errors import DeliveryError, RejectedError, RetryableError, UnauthorizedError
@@ -122,7 +122,7 @@ class Sender:
         if asked:
             # Not less than the first backoff: a moment that is over already would have us call without a pause.
             pause = max(asked, _FIRST_BACKOFF_SECONDS)
-            self.hold_until = time.monotonic() + asked
+            self.hold_until = clock.monotonic() + asked
         else:
             ceiling = min(_MAX_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** min(self._attempts, 16))
             # Jitter keeps the processes of a fleet from coming back all at once.

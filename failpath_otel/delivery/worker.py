@@ -6,12 +6,12 @@ import contextvars
 import os
 import queue
 import threading
-import time
 from contextvars import Token
 from typing import Final
 
 from opentelemetry import context as otel_context
 
+from failpath_otel import clock
 from failpath_otel.delivery import process
 from failpath_otel.delivery.awaited import Awaited, awaited_event
 from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
@@ -229,11 +229,11 @@ class Delivery:
         if worker is None or not worker.is_alive():
             self._close_exporter()
         elif worker is not threading.current_thread():
-            worker.join(max(0.0, deadline - time.monotonic()))  # it closes the exporter as soon as that is idle
+            worker.join(max(0.0, deadline - clock.monotonic()))  # it closes the exporter as soon as that is idle
 
     def retire(self) -> None:
         """Sends what is left in the background, for half a minute at most, and ends the thread. Safe in a finalizer."""
-        self._retired_until = time.monotonic() + _RETIRING_SECONDS
+        self._retired_until = clock.monotonic() + _RETIRING_SECONDS
         if self._worker is not None or self._outbox.queued or self._inbox:
             self._start_worker()
         self._wake_up.give()
@@ -272,16 +272,16 @@ class Delivery:
         pause = 0.0
         try:
             while self._outbox.oldest <= through:
-                now = time.monotonic()
+                now = clock.monotonic()
                 pause = max(pause, self._sender.hold_until - now)
                 if now >= deadline or self._sender.hold_until > deadline:
                     return
-                time.sleep(max(0.0, min(pause, deadline - now)))
-                remaining = deadline - time.monotonic()
+                WakeUp().wait(min(pause, deadline - now))  # not time.sleep, which tests replace
+                remaining = deadline - clock.monotonic()
                 if remaining <= 0 or not self._sending.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
                     return
                 try:
-                    millis = max(1, int((deadline - time.monotonic()) * 1000))
+                    millis = max(1, int((deadline - clock.monotonic()) * 1000))
                     pause = self._sender.send(min(millis, self._send_timeout_millis or millis))
                 finally:
                     self._sending.release()
@@ -340,7 +340,7 @@ class Delivery:
                 self._left_by_parent.get()
 
     def _end_retired(self, until: float) -> None:
-        if time.monotonic() > until or not (self._outbox.queued or self._inbox):
+        if clock.monotonic() > until or not (self._outbox.queued or self._inbox):
             self._closed = True
             self._outbox.close("shutdown")
             process.forget(self)
@@ -382,8 +382,8 @@ class Delivery:
     def _back_off(self, seconds: float) -> None:
         """Waits before the next attempt. A flush cuts it short, unless the destination itself asked for the wait."""
         nudged = self._nudged
-        until = time.monotonic() + seconds
-        while (now := time.monotonic()) < until and self._outbox.queued:
+        until = clock.monotonic() + seconds
+        while (now := clock.monotonic()) < until and self._outbox.queued:
             if self._nudged is not nudged:
                 until = min(until, self._sender.hold_until)
             self._wake_up.wait(until - now)
@@ -400,7 +400,7 @@ class Delivery:
 
 
 def _deadline(timeout_millis: float) -> float:
-    return time.monotonic() + max(0.0, min(timeout_millis, _LONG_MILLIS)) / 1000
+    return clock.monotonic() + max(0.0, min(timeout_millis, _LONG_MILLIS)) / 1000
 
 
 def _suppress_instrumentation() -> Token[otel_context.Context]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import email.utils
-import time
 from typing import Any, Final
 
+from failpath_otel import clock
 from failpath_otel.config import Options
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
 from failpath_otel.doctor.intake import judge_intake
@@ -51,14 +51,14 @@ def visit_exporter(exporter: Any) -> Finding | Probe:
 
 def _ask(exporter: Any, seconds: float) -> list[Finding]:
     """Findings about the answer to an empty batch."""
-    sent_at = time.time()
+    asked_at, sent_at = clock.monotonic(), clock.time_ns() / 1e9
     try:
         answer = exporter.probe(timeout_millis=max(1, int(seconds * 1000)))
     except ExportError as error:
         return [_refused(error)]
-    found = [ok(CHECK, f"{exporter!r} is reached, and takes what comes"), *_clock(answer, sent_at, time.time())]
+    found = [ok(CHECK, f"{exporter!r} is reached, and takes what comes"), *_clock(answer, sent_at, clock.time_ns() / 1e9)]
     if isinstance(exporter, HttpExporter):
-        found += judge_intake(exporter.endpoint, max(0.05, seconds - (time.time() - sent_at)))
+        found += judge_intake(exporter.endpoint, max(0.05, asked_at + seconds - clock.monotonic()))
     return found
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from failpath_otel import clock
 from failpath_otel.config import Options, resolve
 from failpath_otel.doctor.configured import judge_names, judge_options, unreadable
 from failpath_otel.doctor.declared import judge_flows, judge_rules, judge_targets
@@ -30,7 +30,7 @@ def examine(app: str | None, timeout_seconds: float, environ: Mapping[str, str],
         environ: The environment of this process.
         folder: The working directory.
     """
-    deadline = time.monotonic() + timeout_seconds
+    deadline = clock.monotonic() + timeout_seconds
     facts = facts_of_process(app, timeout_seconds * 2 / 3)
     return Diagnosis(tuple(_findings(facts, app, environ, folder, deadline)))
 

@@ -10,7 +10,6 @@ import importlib
 import logging
 import os
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 from opentelemetry import trace
 
+from failpath_otel import clock
 from failpath_otel.doctor.destination import visit_exporter
 from failpath_otel.doctor.facts import ProcessFacts, ProcessorFacts
 from failpath_otel.doctor.finding import Finding
@@ -47,7 +47,7 @@ class _Heard(logging.Handler):
 
 def main(arguments: list[str]) -> None:
     """Writes the facts."""
-    began = time.monotonic()
+    began = clock.monotonic()
     heard = _Heard()
     for name in ("opentelemetry", "failpath_otel"):
         logging.getLogger(name).addHandler(heard)
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
             zero_code = _instrument()
     except BaseException as error:  # an application may leave by SystemExit, too
         failure = _told(error)
-    deadline = max(began + float(arguments[1]), time.monotonic() + _LEAST_SECONDS)
+    deadline = max(began + float(arguments[1]), clock.monotonic() + _LEAST_SECONDS)
     facts = _facts(failure, zero_code, heard.messages, deadline)
     Path(arguments[0]).write_bytes(msgspec.json.encode(facts))
 

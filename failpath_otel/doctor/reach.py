@@ -5,11 +5,11 @@ from __future__ import annotations
 import queue
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from failpath_otel import clock
 from failpath_otel.doctor.finding import Finding, problem, warning
 
 Look = Callable[[float], "list[Finding]"]
@@ -30,7 +30,7 @@ def probe_all(probes: Iterable[Probe], deadline: float) -> Iterator[Finding]:
     started = [(probe, _start(probe, deadline)) for probe in probes]
     for probe, answers in started:
         try:
-            yield from answers.get(timeout=max(0.05, deadline - time.monotonic()))
+            yield from answers.get(timeout=max(0.05, deadline - clock.monotonic()))
         except queue.Empty:  # noqa: PERF203 - each probe stands alone
             yield no_answer(probe.check, f"{probe.where} gave no answer within the time")
 
@@ -72,7 +72,7 @@ def _start(probe: Probe, deadline: float) -> queue.Queue[list[Finding]]:
 
     def look() -> None:
         try:
-            found = probe.look(max(0.05, deadline - time.monotonic()))
+            found = probe.look(max(0.05, deadline - clock.monotonic()))
         except Exception as error:  # a finding, too: an examination does not end amid itself
             found = [no_answer(probe.check, f"{probe.where} cannot be asked: {type(error).__name__}: {error}")]
         answers.put(found)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 import uuid
 from typing import Final
 
+from failpath_otel import clock
 from failpath_otel.interruption import is_interruption
 
 MAX_ID_CHARS: Final = 512
@@ -91,7 +91,7 @@ def new_run_id() -> str:
     A UUID version 7 (RFC 9562): 48 bits of milliseconds, 12 bits of the fraction below (section 6.2, method 3), 62 random
     bits from the operating system.
     """
-    millis, below = divmod(time.time_ns(), 1_000_000)
+    millis, below = divmod(clock.time_ns(), 1_000_000)
     fraction = below * 4096 // 1_000_000
     tail = secrets.randbits(62)
     return str(uuid.UUID(int=millis << 80 | 7 << 76 | fraction << 64 | 2 << 62 | tail))

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
@@ -14,6 +14,10 @@ from failpath_otel.errors import EventError
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.events.text import MAX_ID_CHARS, clip, clip_middle, scrub
+
+if not TYPE_CHECKING:
+    # Where this is imported amid a freeze of freezegun's the name stands for a class of its own, unknown to msgspec.
+    datetime = next(kind for kind in datetime.__mro__ if kind.__module__ == "datetime")
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)

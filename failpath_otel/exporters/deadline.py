@@ -6,7 +6,6 @@ import http.client
 import inspect
 import io
 import socket
-import time
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -14,6 +13,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.poolmanager import PoolManager
+
+from failpath_otel import clock
 
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 
@@ -51,7 +52,7 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         if self._until is not None:
-            remaining = self._until - time.monotonic()
+            remaining = self._until - clock.monotonic()
             if remaining <= 0:
                 raise TimeoutError("the answer took too long")
             self._sock.settimeout(remaining)

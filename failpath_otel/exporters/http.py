@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
+from failpath_otel import clock
 from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
@@ -56,7 +56,7 @@ class HttpExporter:
         Raises:
             RetryableError, RejectedError, BatchRefusedError, UnauthorizedError, ExportError: As the class describes.
         """
-        deadline = time.monotonic() + timeout_millis / 1000 if timeout_millis else None
+        deadline = clock.monotonic() + timeout_millis / 1000 if timeout_millis else None
         rejected: dict[str, str] = {}
         for ids, encoded in _within_limit(batch, rejected):
             self._send(ids, encoded, deadline, rejected)
@@ -71,7 +71,7 @@ class HttpExporter:
         """
         poster = Poster(self._url, self._poster.headers)  # of its own, for the worker may be using the other
         try:
-            deadline = time.monotonic() + timeout_millis / 1000 if timeout_millis else None
+            deadline = clock.monotonic() + timeout_millis / 1000 if timeout_millis else None
             answer = poster.post(join_events([]), _JSON, deadline)
         finally:
             poster.close()

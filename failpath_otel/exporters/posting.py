@@ -5,7 +5,6 @@ from __future__ import annotations
 import email.utils
 import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +13,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from failpath_otel import clock
 from failpath_otel.config import is_loopback
 from failpath_otel.errors import RetryableError
 from failpath_otel.events.text import clip
@@ -42,7 +42,7 @@ class Answer:
             seconds = float(value)
         except ValueError:
             try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - clock.time_ns() / 1e9
             except (ValueError, TypeError, OverflowError):
                 return None
         return None if math.isnan(seconds) else min(max(seconds, 0.0), _MAX_RETRY_AFTER_SECONDS)
@@ -74,7 +74,7 @@ class Poster:
         Raises:
             RetryableError: No answer came, or no time was left for it.
         """
-        remaining = None if deadline is None else deadline - time.monotonic()
+        remaining = None if deadline is None else deadline - clock.monotonic()
         if remaining is not None and remaining <= 0:
             raise RetryableError(f"no time was left to reach {self.url}")
         token = answer_deadline.set(deadline)

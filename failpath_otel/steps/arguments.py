@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime
 from typing import cast
 
+from failpath_otel import clock
 from failpath_otel.events.step import STATUSES, Status, StepError
 from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
 from failpath_otel.events.wire import parse_time
@@ -36,7 +36,7 @@ def step_error(error: object, *, capture_stack: bool) -> StepError:
 def nanoseconds(timestamp: int | datetime | None) -> int:
     """A time in nanoseconds since the Unix epoch; now, where ``timestamp`` is none that OTLP can hold."""
     if timestamp is None:
-        return time.time_ns()
+        return clock.time_ns()
     if isinstance(timestamp, datetime) and timestamp.utcoffset() is not None:
         nanoseconds = parse_time(timestamp)
     elif isinstance(timestamp, int) and not isinstance(timestamp, bool):
@@ -51,4 +51,4 @@ def nanoseconds(timestamp: int | datetime | None) -> int:
         "record_step takes nanoseconds since 1970 or a datetime with a time zone, up to the year 2262, not %s; now is recorded",
         as_text(timestamp),
     )
-    return time.time_ns()
+    return clock.time_ns()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import Token
@@ -20,6 +19,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import INVALID_SPAN, NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags, propagation
 
+from failpath_otel import clock
 from failpath_otel.delivery import process
 from failpath_otel.events import semconv
 from failpath_otel.events.metadata import MAX_EVENT_BYTES, Rendered, as_attributes, fit
@@ -93,7 +93,7 @@ class Attempt:
         """Opens the span, makes it current, and returns the ``running`` event."""
         try:
             self._pid = process.pid
-            self._open(metadata, {}, time.time_ns())
+            self._open(metadata, {}, clock.time_ns())
             self._around = next(open_attempts(self._before), None) if _INNERMOST in self._before else None
             self._phase = _OPEN
             self._token = otel_context.attach(self._context)
@@ -115,7 +115,7 @@ class Attempt:
                 attributes[semconv.SKIP_REASON] = reason
             self._open(metadata, attributes, timestamp)
             if error is not None:
-                self._mark_failed(error.name, error, error.stack)
+                self._mark_failed(error.name, error, error.stack, timestamp)
             self._guarded(self.span.end, timestamp)
             self._context = _NO_CONTEXT
             return self._event(status, timestamp, error, reason)
@@ -133,7 +133,7 @@ class Attempt:
         """
         try:
             status: StepStatus = "success" if error is None else "error"
-            ended_at = max(time.time_ns(), completion.started_at)
+            ended_at = max(clock.time_ns(), completion.started_at)
             done = f"{completion.trace_id}-{completion.span_id}-end"
             marks = {semconv.STEP_STATUS: status, semconv.EVENT_ID: done, semconv.STARTED_AT: completion.started_at}
             began = SpanContext(int(completion.trace_id, 16), int(completion.span_id, 16), True, TraceFlags(TraceFlags.SAMPLED))
@@ -143,7 +143,7 @@ class Attempt:
             finally:
                 detach(token)
             if error is not None:
-                self._mark_failed(error.name, error, error.stack)
+                self._mark_failed(error.name, error, error.stack, ended_at)
             self._guarded(self.span.end, ended_at)
             self._context = _NO_CONTEXT
             self._trace_id, self._span_id, self._started_at = completion.trace_id, completion.span_id, completion.started_at
@@ -248,7 +248,7 @@ class Attempt:
         """
         interrupted = self._phase == _ENDING
         if self._phase == _OPEN:
-            self._ended_at = max(time.time_ns(), self._started_at)
+            self._ended_at = max(clock.time_ns(), self._started_at)
             self._phase = _ENDING
         self.suspend()
         if self._phase != _ENDING:
@@ -309,16 +309,16 @@ class Attempt:
         if span_is_open:
             self._guarded(self.span.set_attribute, semconv.STEP_STATUS, "error")
             qualified = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-            self._mark_failed(clip(qualified, MAX_ID_CHARS), error, stack)
+            self._mark_failed(clip(qualified, MAX_ID_CHARS), error, stack, self._ended_at)
         return error
 
-    def _mark_failed(self, kind: str, error: StepError, stack: str | None) -> None:
+    def _mark_failed(self, kind: str, error: StepError, stack: str | None, at: int) -> None:
         # Not span.record_exception(): that raises where str(exception) does, and lets lone surrogates through, over which
         # the OTLP exporter loses its whole batch.
         attributes = {semconv.EXCEPTION_TYPE: kind, semconv.EXCEPTION_MESSAGE: error.message}
         if stack is not None:
             attributes[semconv.EXCEPTION_STACKTRACE] = stack
-        self._guarded(self.span.add_event, semconv.EXCEPTION_EVENT, attributes)
+        self._guarded(self.span.add_event, semconv.EXCEPTION_EVENT, attributes, at)
         self._guarded(self.span.set_attribute, semconv.ERROR_TYPE, kind)
         self._guarded(self.span.set_status, Status(StatusCode.ERROR, f"{error.name}: {error.message}"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from types import FrameType, MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
@@ -12,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, SpanContext
 
+from failpath_otel import clock
 from failpath_otel.events.text import as_text, clip, new_run_id
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.propagation import baggage, carrier
@@ -46,6 +46,7 @@ class Run(Generic[K_contra]):
         metadata: Mapping[str, Any] | None,
         origin: SpanContext | None = None,
     ) -> None:
+        clock.notice_time_machine()
         self._recorder = recorder
         self._origin = origin
         # Threads, tasks and generators may have entered the same run: each leaves its own block.
@@ -159,7 +160,7 @@ class Run(Generic[K_contra]):
         recorder.check_key(self._facts.flow_key, key)
         rendered = recorder.metadata(metadata)
         text = None if reason is None else clip(as_text(reason))
-        event = Attempt(recorder, self._facts, key, rendered).instant("skipped", time.time_ns(), rendered, reason=text)
+        event = Attempt(recorder, self._facts, key, rendered).instant("skipped", clock.time_ns(), rendered, reason=text)
         recorder.record(event)
 
     def carrier(self) -> dict[str, str]:

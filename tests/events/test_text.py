@@ -106,7 +106,7 @@ def test_text_of_a_value_whose_str_raises_names_its_type() -> None:
 
 def test_new_run_ids_are_uuids_of_version_7_and_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter(range(1_700_000_000_000_000_000, 1_700_000_000_100_000_000, 1_000_000))
-    monkeypatch.setattr("failpath_otel.events.text.time.time_ns", lambda: next(times))
+    monkeypatch.setattr("failpath_otel.clock.time_ns", lambda: next(times))
     ids = [new_run_id() for _ in range(100)]
     assert ids == sorted(ids)
     assert len(set(ids)) == 100

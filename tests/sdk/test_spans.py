@@ -207,6 +207,11 @@ def test_a_recorded_error_is_on_its_span(client: RecordingClient, tracing: Traci
     assert (span.events[0].attributes or {})["exception.message"] == "declined"
 
 
+def test_the_exception_on_a_span_has_the_time_of_its_end(client: RecordingClient, tracing: Tracing) -> None:
+    client.record_step(flow_key="f", run_id="1", step_key="s", status="error", error=ValueError("declined"), timestamp=10**18)
+    assert [event.timestamp for event in tracing.span.events] == [10**18]
+
+
 def test_the_service_is_that_of_the_resource(client: RecordingClient) -> None:
     client.run("checkout", "1").step("charge", lambda: None)
     assert {event.service for event in client.events} == {"shop"}
@@ -225,7 +230,7 @@ def test_a_clock_that_is_set_back_gives_no_negative_duration(
     client: RecordingClient, tracing: Tracing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with client.run("checkout", "1").step("charge"):
-        monkeypatch.setattr("time.time_ns", lambda: 1_000)
+        monkeypatch.setattr("failpath_otel.clock.time_ns", lambda: 1_000)
     assert client.events[-1].duration_ms == 0
     assert tracing.span.end_time == tracing.span.start_time
 

@@ -6,14 +6,14 @@ for a single call, and tell only that something failed.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
+from failpath_otel import clock
 from failpath_otel.errors import ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
@@ -45,14 +45,13 @@ class OtlpExporter:
         *,
         tracer_provider: Any = None,
         user_agent: str = "failpath-otel",
-        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = read_settings(environ)
         self._user_agent = user_agent
         self._transport = _transport(self._settings, user_agent)
         self._provider = tracer_provider
         self._default_resource: Resource | None = None
-        self._encoder = Encoder(self._resource, clock)
+        self._encoder = Encoder(self._resource, lambda: clock.time_ns())  # noqa: PLW0108 - it may be replaced
         if self._settings.looks_like_grpc:
             warn_once(
                 "otlp-port",
@@ -71,7 +70,7 @@ class OtlpExporter:
         Raises:
             RetryableError, RejectedError, UnauthorizedError: As the class describes.
         """
-        deadline = time.monotonic() + timeout_millis / 1000 if timeout_millis else None
+        deadline = clock.monotonic() + timeout_millis / 1000 if timeout_millis else None
         rejected: dict[str, str] = {}
         for events, encoded in self._encoder.bodies(batch, rejected):
             self._send(events, encoded, deadline, rejected)
@@ -86,7 +85,7 @@ class OtlpExporter:
         """
         transport = _transport(self._settings, self._user_agent)  # of its own, for the worker may be using the other
         try:
-            transport.send(b"", self._earlier(time.monotonic() + timeout_millis / 1000 if timeout_millis else None))
+            transport.send(b"", self._earlier(clock.monotonic() + timeout_millis / 1000 if timeout_millis else None))
         finally:
             transport.close()
 
@@ -117,7 +116,7 @@ class OtlpExporter:
         limit = self._settings.timeout_seconds
         if limit is None:
             return deadline
-        return time.monotonic() + limit if deadline is None else min(deadline, time.monotonic() + limit)
+        return clock.monotonic() + limit if deadline is None else min(deadline, clock.monotonic() + limit)
 
     def _resource(self) -> Resource:
         """The provider's resource, else one of the environment's variables: a Resource is what it says itself to be."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
@@ -12,6 +11,7 @@ import grpc  # type: ignore[import-untyped]
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
+from failpath_otel import clock
 from failpath_otel.config import is_loopback
 from failpath_otel.errors import ExportError, RetryableError, UnauthorizedError
 from failpath_otel.exporters.otlp.settings import OtlpSettings
@@ -26,6 +26,16 @@ _RETRYABLE: Final = frozenset(
 """Those of the specification. RESOURCE_EXHAUSTED stands apart."""
 _TOO_LARGE: Final = ("larger than max", "exceeds maximum")
 """How gRPC's implementations say that a message is too large, for which there is no code of its own."""
+
+
+class _Until(float):
+    """Seconds that lead to the same moment whatever time it is held to be.
+
+    gRPC adds them to what `time.time` says, which a test may have frozen, and its core takes the sum for a time of day.
+    """
+
+    def __radd__(self, now: float) -> float:
+        return clock.time_ns() / 1e9 + float(self)
 
 
 class GrpcTransport:
@@ -52,7 +62,7 @@ class GrpcTransport:
 
     def send(self, body: bytes, deadline: float | None) -> ExportLogsServiceResponse:
         """As `OtlpTransport` says."""
-        timeout = None if deadline is None else deadline - time.monotonic()
+        timeout = None if deadline is None else _Until(deadline - clock.monotonic())
         if timeout is not None and timeout <= 0:
             raise RetryableError(f"no time was left to reach {self._settings.endpoint}")
         try:
