@@ -58,6 +58,9 @@ class FailpathClient:
     Args:
         project_key: The project's key. Without one nothing goes to a remote host; an endpoint on loopback needs none.
         endpoint: Base URL that takes the events.
+        certificate: PEM file of the authorities to trust at an https endpoint, in place of all others.
+        client_certificate: PEM file of a certificate of our own, for an endpoint that demands one; its key may be in it.
+        client_key: PEM file of that certificate's key, without a passphrase.
         enabled: False: functions still run, no span is opened and nothing is sent.
         default_metadata: Metadata of every event; run and step metadata win over it. In the environment as
             ``key=value,key=value``.
@@ -91,6 +94,9 @@ class FailpathClient:
         project_key: str | None = None,
         *,
         endpoint: str | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        client_certificate: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
         enabled: bool | None = None,
         default_metadata: Mapping[str, Any] | None = None,
         capture_stack: bool | None = None,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
-from urllib.parse import urlsplit
 
+from failpath_otel.endpoint import (
+    DEFAULT_ENDPOINT,
+    Tls,
+    check_identity,
+    checked_certificate,
+    checked_endpoint,
+    checked_file,
+    checked_project_key,
+    is_loopback,
+)
 from failpath_otel.errors import ConfigError
 from failpath_otel.rules.discovery import FromEnvironment
 from failpath_otel.rules.rule import SpanRule, SpanRules
 
-DEFAULT_ENDPOINT: Final = "https://api.failpath.dev"
 DELIVERIES: Final = ("background", "await")
 EXPORTERS: Final = ("http", "otlp", "console", "jsonl", "memory", "none")
 
@@ -53,6 +60,9 @@ class Options:
 
     project_key: str | None
     endpoint: str
+    certificate: str | None
+    client_certificate: str | None
+    client_key: str | None
     enabled: bool
     default_metadata: Mapping[str, Any]
     capture_stack: bool
@@ -76,6 +86,11 @@ class Options:
         """Whether events go by HTTP, with a project key, to a host that is not this machine."""
         return self.exporter == "http" and not is_loopback(self.endpoint)
 
+    @property
+    def tls(self) -> Tls:
+        """Whom events by HTTP trust, and who they come from."""
+        return Tls(self.certificate, self.client_certificate, self.client_key)
+
 
 def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Options:
     """The options from arguments (``None`` stands for "not given"), the environment and the defaults.
@@ -83,28 +98,31 @@ def resolve(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) 
     Raises:
         ConfigError: A value cannot be used; the message names the option or variable, the value, and what is allowed.
     """
-    environ = os.environ if environ is None else environ
+    return Options(**_resolved(OPTIONS, given, os.environ if environ is None else environ))
+
+
+def resolve_tls(environ: Mapping[str, str] | None = None) -> Tls:
+    """Whom commands of ours trust, and who they are: what `resolve` finds, without a look at the other options.
+
+    Raises:
+        ConfigError: A variable cannot be used.
+    """
+    options = [option for option in OPTIONS if option.name in ("certificate", "client_certificate", "client_key")]
+    return Tls(**_resolved(options, {}, os.environ if environ is None else environ))
+
+
+def _resolved(options: Iterable[Option], given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    for option in OPTIONS:
-        value = given.get(option.name)
-        if value is not None:
-            values[option.name] = option.check(option.name, value)
-        elif option.env is not None and (text := environ.get(option.env, "").strip()):
-            values[option.name] = option.check(option.env, text)
-        else:
-            values[option.name] = option.default
-    return Options(**values)
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Whether an endpoint is on this machine."""
-    host = urlsplit(endpoint).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    names: dict[str, str] = {}
+    for option in options:
+        value, names[option.name] = given.get(option.name), option.name
+        if value is None and option.env is not None:
+            value = environ.get(option.env, "").strip() or None
+            names[option.name] = option.env if value else f"{option.name} ({option.env})"
+        values[option.name] = option.default if value is None else option.check(names[option.name], value)
+    certificate, key = ((names[name], values[name]) for name in ("client_certificate", "client_key"))
+    check_identity(certificate, key)
+    return values
 
 
 def _flag(name: str, value: Any) -> bool:
@@ -139,46 +157,6 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
         raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
     return check
-
-
-def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} must be text, got {type(value).__name__}")
-    return value.strip()
-
-
-def checked_project_key(name: str, value: Any) -> str | None:
-    """A key that a header can carry; ``None`` for an empty one.
-
-    Raises:
-        ConfigError: It cannot; the message names ``name`` and does not show the key.
-    """
-    key = _text(name, value)
-    if not key.isascii() or not key.isprintable() or " " in key:
-        # The value is a secret and so is not shown.
-        raise ConfigError(f"{name} holds characters that an HTTP header cannot carry; copy the key again")
-    return key or None
-
-
-def checked_endpoint(name: str, value: Any) -> str:
-    """A base URL, without a slash at its end.
-
-    Raises:
-        ConfigError: It is none; the message names ``name``.
-    """
-    url = _text(name, value)
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        usable = usable and not (parts.query or parts.fragment) and url.isprintable() and " " not in url
-    except ValueError:
-        usable = False
-    if "@" in url:
-        # The value may hold a password and so is not shown.
-        raise ConfigError(f"{name} must not hold a user name or password; the project key is what authorizes")
-    if not usable:
-        raise ConfigError(f"{name} must be an http:// or https:// URL such as {DEFAULT_ENDPOINT}, got {value!r}")
-    return url.rstrip("/")
 
 
 def _metadata(name: str, value: Any) -> Mapping[str, Any]:
@@ -249,6 +227,33 @@ OPTIONS: Final = (
         DEFAULT_ENDPOINT,
         checked_endpoint,
         "Base URL that takes the events.",
+        of_processor=True,
+    ),
+    Option(
+        "certificate",
+        "str | os.PathLike[str]",
+        "FAILPATH_CERTIFICATE",
+        None,
+        checked_certificate,
+        "PEM file of the authorities to trust at an https endpoint, in place of all others.",
+        of_processor=True,
+    ),
+    Option(
+        "client_certificate",
+        "str | os.PathLike[str]",
+        "FAILPATH_CLIENT_CERTIFICATE",
+        None,
+        checked_file,
+        "PEM file of a certificate of our own, for an endpoint that demands one; its key may be in it.",
+        of_processor=True,
+    ),
+    Option(
+        "client_key",
+        "str | os.PathLike[str]",
+        "FAILPATH_CLIENT_KEY",
+        None,
+        checked_file,
+        "PEM file of that certificate's key, without a passphrase.",
         of_processor=True,
     ),
     Option(

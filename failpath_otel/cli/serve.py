@@ -119,6 +119,27 @@ from failpath_otel.server.settings import DEFAULT_HOST, DEFAULT_PORT, DEFAULT_ST
     help="The project key to show there. Demanded unless the URL is on this machine.",
 )
 @click.option(
+    "--forward-certificate",
+    envvar="FAILPATH_CERTIFICATE",
+    show_envvar=True,
+    metavar="FILE",
+    help="PEM file of the authorities to trust there, in place of all others.",
+)
+@click.option(
+    "--forward-client-certificate",
+    envvar="FAILPATH_CLIENT_CERTIFICATE",
+    show_envvar=True,
+    metavar="FILE",
+    help="PEM file of a certificate to show there, where one is demanded; its key may be in it.",
+)
+@click.option(
+    "--forward-client-key",
+    envvar="FAILPATH_CLIENT_KEY",
+    show_envvar=True,
+    metavar="FILE",
+    help="PEM file of that certificate's key, without a passphrase.",
+)
+@click.option(
     "--no-store",
     envvar="FAILPATH_NO_STORE",
     show_envvar=True,
@@ -141,6 +162,9 @@ def serve(
     allowed_hosts: tuple[str, ...],
     forward_to: str | None,
     forward_key: str | None,
+    forward_certificate: str | None,
+    forward_client_certificate: str | None,
+    forward_client_key: str | None,
     no_store: bool,
 ) -> None:
     """Take step events and OTLP, store them, and show the runs.
@@ -171,7 +195,15 @@ def serve(
         token=token or None,
         ingest_key=ingest_key or None,
         allowed_hosts=tuple(name for listed in allowed_hosts for name in listed.replace(",", " ").split()),
-        forward=destination_of(forward_to, forward_key) if forward_to else None,
+        forward=None
+        if not forward_to
+        else destination_of(
+            forward_to,
+            forward_key,
+            forward_certificate,
+            forward_client_certificate,
+            forward_client_key,
+        ),
     )
     run_server(settings, lambda address: _announce(address, settings))
 

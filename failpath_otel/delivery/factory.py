@@ -47,4 +47,16 @@ def _exporter(options: Options, user_agent: str) -> EventExporter:
         from failpath_otel.exporters.otlp.exporter import OtlpExporter  # protobuf, and perhaps gRPC, for those alone who use it
 
         return OtlpExporter(tracer_provider=options.tracer_provider, user_agent=user_agent)
-    return HttpExporter(options.endpoint, options.project_key, user_agent=user_agent)
+    return http_exporter(options, user_agent)
+
+
+def http_exporter(options: Options, user_agent: str) -> HttpExporter:
+    """The exporter by HTTP that these options ask for."""
+    return HttpExporter(
+        options.endpoint,
+        options.project_key,
+        user_agent=user_agent,
+        certificate=options.certificate,
+        client_certificate=options.client_certificate,
+        client_key=options.client_key,
+    )

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from failpath_otel.config import DEFAULT_ENDPOINT, OPTIONS, Options, is_loopback
+from failpath_otel.config import OPTIONS, Options
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
+from failpath_otel.endpoint import DEFAULT_ENDPOINT, is_loopback
 from failpath_otel.nearest import nearest
 from failpath_otel.zero_code import ASKED_BY, is_asked_for
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from failpath_otel import clock
 from failpath_otel.config import Options
+from failpath_otel.delivery.factory import http_exporter
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
 from failpath_otel.doctor.intake import judge_intake
 from failpath_otel.doctor.reach import Probe, no_answer
@@ -27,7 +28,7 @@ def judge_destination(options: Options) -> Finding | Probe:
     """
     exporter = options.exporter
     if exporter == "http":
-        return visit_exporter(HttpExporter(options.endpoint, options.project_key, user_agent=_AGENT))
+        return visit_exporter(http_exporter(options, _AGENT))
     if exporter == "otlp":
         from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
@@ -58,7 +59,7 @@ def _ask(exporter: Any, seconds: float) -> list[Finding]:
         return [_refused(error)]
     found = [ok(CHECK, f"{exporter!r} is reached, and takes what comes"), *_clock(answer, sent_at, clock.time_ns() / 1e9)]
     if isinstance(exporter, HttpExporter):
-        found += judge_intake(exporter.endpoint, max(0.05, asked_at + seconds - clock.monotonic()))
+        found += judge_intake(exporter.endpoint, exporter.tls, max(0.05, asked_at + seconds - clock.monotonic()))
     return found
 
 

@@ -14,7 +14,7 @@ from failpath_otel.doctor.facts import ProcessFacts
 from failpath_otel.doctor.finding import Diagnosis, Finding, ok
 from failpath_otel.doctor.process import facts_of_process
 from failpath_otel.doctor.reach import Probe, connects, probe_all
-from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy
+from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy, judge_trust
 from failpath_otel.doctor.tracing import judge_process
 from failpath_otel.doctor.versions import judge_versions
 from failpath_otel.errors import ConfigError
@@ -59,6 +59,7 @@ def _findings(
             yield from _where(options, probes)
         if options.exporter == "http" and not in_code:
             yield judge_proxy(options.endpoint)
+            yield from judge_trust(options.endpoint, options.tls, environ)
     yield from judge_process(facts, app, environ, spans_matter=spans_matter)
     yield from judge_processes(environ, folder)
     yield from judge_django(environ, folder)

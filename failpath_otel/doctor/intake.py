@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 import requests
 
-from failpath_otel.config import is_loopback
 from failpath_otel.doctor.finding import Finding, ok, warning
+from failpath_otel.endpoint import Tls, is_loopback
 from failpath_otel.events.text import clip
 
 CHECK: Final = "intake"
@@ -27,10 +27,10 @@ class _Intake(msgspec.Struct, rename="camel"):
     refusals: list[_Refusal] = []
 
 
-def judge_intake(endpoint: str, seconds: float) -> list[Finding]:
+def judge_intake(endpoint: str, tls: Tls, seconds: float) -> list[Finding]:
     """What came in, and what was refused; nothing where that cannot be known: another service, or readers need a token."""
     try:
-        intake = msgspec.json.decode(_read(endpoint, seconds), type=_Intake)
+        intake = msgspec.json.decode(_read(endpoint, tls, seconds), type=_Intake)
     except (requests.RequestException, OSError, msgspec.DecodeError, UnicodeDecodeError):
         return []
     if intake.refusals:
@@ -49,9 +49,16 @@ def judge_intake(endpoint: str, seconds: float) -> list[Finding]:
     return [ok(CHECK, f"{intake.accepted} events have arrived at the server since {intake.since}{last}")]
 
 
-def _read(endpoint: str, seconds: float) -> bytes:
+def _read(endpoint: str, tls: Tls, seconds: float) -> bytes:
     with requests.Session() as session:
         session.trust_env = not is_loopback(endpoint)
-        answer: Any = session.get(f"{endpoint}/api/intake", timeout=seconds, allow_redirects=False, stream=True)
+        answer: Any = session.get(
+            f"{endpoint}/api/intake",
+            timeout=seconds,
+            allow_redirects=False,
+            stream=True,
+            verify=tls.trust().path,
+            cert=tls.identity,
+        )
         body: bytes = answer.raw.read(_MAX_BYTES, decode_content=True)
         return body if answer.status_code == 200 else b""

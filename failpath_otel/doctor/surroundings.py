@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from failpath_otel.config import is_loopback
 from failpath_otel.doctor.finding import Finding, ok, warning
 from failpath_otel.doctor.versions import VersionOf, installed
+from failpath_otel.endpoint import Tls, is_loopback
 
 _PRELOAD: Final = re.compile(r"^\s*preload_app\s*=\s*True\b", re.MULTILINE)
 _FREEZING: Final = {
@@ -73,6 +73,21 @@ def judge_django(environ: Mapping[str, str], folder: Path, version_of: VersionOf
         "opentelemetry-instrument configures Django before manage.py or wsgi.py name the settings: it gets empty ones.",
         "Set DJANGO_SETTINGS_MODULE to the settings that manage.py names.",
     )
+
+
+def judge_trust(endpoint: str, tls: Tls, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Whom requests to the endpoint trust; nothing where they go without TLS."""
+    if not endpoint.startswith("https:"):
+        return
+    trust = tls.trust(environ)
+    for reason in trust.passed_over:
+        yield warning(
+            "tls",
+            f"no certificates to trust come from {reason}",
+            "The variable is passed over, and authorities of your own may be missing.",
+            f"Correct or unset it, or name the file by {tls.option}.",
+        )
+    yield ok("tls", f"the certificate of {endpoint} is held against {trust.path}, named by {trust.named_by}")
 
 
 def judge_proxy(endpoint: str) -> Finding:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 
 from failpath_otel import clock
+from failpath_otel.endpoint import checked_tls
 from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError, RetryableError, UnauthorizedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
@@ -36,16 +39,35 @@ class HttpExporter:
         endpoint: The base URL, without the path.
         project_key: Sent as ``Authorization: Bearer``; without one the header is left out.
         user_agent: The ``User-Agent`` header.
+        certificate: PEM file of the authorities to trust, in place of those that ``REQUESTS_CA_BUNDLE``, ``CURL_CA_BUNDLE``,
+            ``SSL_CERT_FILE`` or ``SSL_CERT_DIR`` names, else `certifi` has.
+        client_certificate: PEM file of a certificate of our own; its key may be in it.
+        client_key: PEM file of that certificate's key, without a passphrase.
+
+    Raises:
+        ConfigError: A file cannot be used.
     """
 
-    def __init__(self, endpoint: str, project_key: str | None = None, *, user_agent: str = "failpath-otel") -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        project_key: str | None = None,
+        *,
+        user_agent: str = "failpath-otel",
+        certificate: str | os.PathLike[str] | None = None,
+        client_certificate: str | os.PathLike[str] | None = None,
+        client_key: str | os.PathLike[str] | None = None,
+    ) -> None:
         self.endpoint = endpoint.rstrip("/")
+        files = {"certificate": certificate, "client_certificate": client_certificate, "client_key": client_key}
+        tls = checked_tls({option: (option, path) for option, path in files.items()})
+        self.tls = replace(tls, option="certificate (FAILPATH_CERTIFICATE)")
         self._url = self.endpoint + EVENTS_PATH
         self._has_key = bool(project_key)
         headers = {"User-Agent": user_agent}
         if project_key:
             headers["Authorization"] = f"Bearer {project_key}"
-        self._poster = Poster(self._url, headers)
+        self._poster = Poster(self._url, headers, self.tls)
 
     def __repr__(self) -> str:
         return f"HttpExporter({self._url!r}, project_key={'set' if self._has_key else None})"
@@ -69,7 +91,7 @@ class HttpExporter:
         Raises:
             RetryableError, BatchRefusedError, UnauthorizedError, ExportError: As the class describes.
         """
-        poster = Poster(self._url, self._poster.headers)  # of its own, for the worker may be using the other
+        poster = Poster(self._url, self._poster.headers, self.tls)  # of its own, for the worker may be using the other
         try:
             deadline = clock.monotonic() + timeout_millis / 1000 if timeout_millis else None
             answer = poster.post(join_events([]), _JSON, deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import math
 import os
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,7 +15,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 
 from failpath_otel import clock
-from failpath_otel.config import is_loopback
+from failpath_otel.endpoint import Tls, Trust, is_loopback
 from failpath_otel.errors import RetryableError
 from failpath_otel.events.text import clip
 from failpath_otel.exporters.deadline import MAX_ANSWER_BYTES, DeadlineAdapter
@@ -22,6 +23,8 @@ from failpath_otel.exporters.deadline import deadline as answer_deadline
 from failpath_otel.exporters.unseen import UntracedSession, unseen
 
 _MAX_RETRY_AFTER_SECONDS: Final = 3600.0
+_UNKNOWN_AUTHORITY: Final = frozenset({18, 19, 20, 21})
+"""OpenSSL's codes for a certificate that nobody who is trusted has signed."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,16 @@ class Poster:
     Args:
         url: Where to. On loopback it is reached directly, past any proxy of the environment.
         headers: Of each request.
-        verify: The path of certificates to trust; ``None`` leaves it to `requests`.
-        cert: The path of a client certificate, or of that and of its key.
+        tls: Whom to trust, and who we are.
         open_session: Makes sessions that authorize requests themselves; without it they are plain ones.
     """
 
     url: str
     headers: Mapping[str, str] = field(repr=False)  # the key is among them
-    verify: str | None = None
-    cert: str | tuple[str, str] | None = None
+    tls: Tls = field(default_factory=Tls)
     open_session: Callable[[], requests.Session] | None = None
     _session: requests.Session | None = field(default=None, init=False, repr=False)
+    _trust: Trust | None = field(default=None, init=False, repr=False)
     _pid: int = field(default=0, init=False, repr=False)
 
     def post(self, body: bytes, headers: Mapping[str, str], deadline: float | None) -> Answer:
@@ -86,15 +88,15 @@ class Poster:
                     data=body,
                     headers=headers,
                     timeout=remaining,
-                    verify=self.verify,
-                    cert=self.cert,
+                    verify=self._verify(),
+                    cert=self.tls.identity,
                     allow_redirects=False,
                     stream=True,
                 ) as response,
             ):
                 return Answer(response.status_code, response.headers, _read(response))
         except (requests.RequestException, OSError) as error:
-            raise RetryableError(f"{self.url} cannot be reached: {_reason(error)}") from error
+            raise RetryableError(f"{self.url} cannot be reached: {self._reason(error)}") from error
         finally:
             answer_deadline.reset(token)
 
@@ -110,6 +112,27 @@ class Poster:
             session = self._plain_session() if self.open_session is None else self._given_session(self.open_session())
             self._session, self._pid = session, os.getpid()
         return self._session
+
+    def _verify(self) -> str | bool | None:
+        """Whom to trust: always a path, since `requests` would look at variables by itself, and off loopback only."""
+        if not self.url.startswith("https:"):
+            return self.tls.certificate or True
+        if self.open_session is not None:
+            return self.tls.certificate  # without one, the session that was given knows
+        if self._trust is None:
+            self._trust = self.tls.trust()
+            self._trust.warn()
+        return self._trust.path
+
+    def _reason(self, error: BaseException) -> str:
+        """Why there was no answer: the innermost cause, since what requests and urllib3 wrap around it says less."""
+        for _ in range(8):
+            error = error.__cause__ or error.__context__ or error
+        reason = clip(str(error) or type(error).__name__, 512)
+        trust, self._trust = self._trust, None  # what it is may be put right meanwhile
+        if trust is not None and isinstance(error, ssl.SSLCertVerificationError) and error.verify_code in _UNKNOWN_AUTHORITY:
+            return f"{reason}; trusted is {trust.path}, named by {trust.named_by}. {self.tls.option} names another authority"
+        return reason
 
     def _plain_session(self) -> requests.Session:
         session = UntracedSession()
@@ -141,11 +164,3 @@ def _read(response: requests.Response) -> bytes:
     except (urllib3.exceptions.HTTPError, OSError):
         return b""
     return body
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause: what requests and urllib3 wrap around it says less."""
-    seen = 0
-    while (cause := error.__cause__ or error.__context__) is not None and seen < 8:
-        error, seen = cause, seen + 1
-    return clip(str(error) or type(error).__name__, 512)

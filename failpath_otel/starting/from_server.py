@@ -7,7 +7,8 @@ from typing import Any, Final
 import msgspec
 import requests
 
-from failpath_otel.config import checked_endpoint, is_loopback
+from failpath_otel.config import resolve_tls
+from failpath_otel.endpoint import checked_endpoint, is_loopback
 from failpath_otel.errors import ConfigError
 from failpath_otel.flows import Edge, Flow, Node
 
@@ -35,7 +36,8 @@ def flows_of_server(url: str, token: str | None) -> list[Flow]:
     """The flows as ``/api/flows`` tells them: steps of a flow that is not declared in the order in which they first came.
 
     Raises:
-        ConfigError: The server cannot be reached, wants another token, or answers otherwise.
+        ConfigError: A certificate of the environment cannot be used; or the server cannot be reached, wants another token, or
+            answers otherwise.
     """
     address = checked_endpoint("--from-server", url) + "/api/flows"
     try:
@@ -50,6 +52,7 @@ def flows_of_server(url: str, token: str | None) -> list[Flow]:
 
 def _read(address: str, token: str | None) -> bytes:
     headers = {"Accept": "application/json"}
+    tls = resolve_tls()
     if token:
         headers["Authorization"] = f"Bearer {token}"
     try:
@@ -57,7 +60,15 @@ def _read(address: str, token: str | None) -> bytes:
             # What is on this machine is not behind a proxy, and ~/.netrc is not to take the token's place.
             session.trust_env = not is_loopback(address)
             session.auth = _as_it_is
-            answer: Any = session.get(address, headers=headers, timeout=TIMEOUT_SECONDS, allow_redirects=False, stream=True)
+            answer: Any = session.get(
+                address,
+                headers=headers,
+                timeout=TIMEOUT_SECONDS,
+                allow_redirects=False,
+                stream=True,
+                verify=tls.trust().path,
+                cert=tls.identity,
+            )
             body: bytes = answer.raw.read(_MAX_BYTES, decode_content=True)
     except (requests.RequestException, OSError) as error:
         raise ConfigError(f"{address} cannot be reached: {error}") from error

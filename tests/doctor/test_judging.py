@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+from support.tls import Authority
 
 from failpath_otel import RecordingSampler
 from failpath_otel.cli.serve import serve
@@ -17,7 +18,7 @@ from failpath_otel.doctor.destination import judge_destination
 from failpath_otel.doctor.facts import ProcessFacts, ProcessorFacts
 from failpath_otel.doctor.finding import Finding
 from failpath_otel.doctor.inside import without_secrets
-from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy
+from failpath_otel.doctor.surroundings import judge_django, judge_processes, judge_proxy, judge_trust
 from failpath_otel.doctor.tracing import judge_process, judge_sampler
 from failpath_otel.doctor.versions import judge_versions, minimums
 from failpath_otel.rules import Attribute, SpanRule, SpanRules
@@ -301,6 +302,18 @@ def test_a_proxy_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("no_proxy", "api.failpath.dev")
     assert judge_proxy(REMOTE).what == "none for api.failpath.dev"
     assert "directly" in judge_proxy("http://127.0.0.1:4600").what
+
+
+def test_whom_an_https_endpoint_is_trusted_by_is_shown_with_the_variables_that_cannot_be_used(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    environ = {"REQUESTS_CA_BUNDLE": "/no/such.pem", "SSL_CERT_FILE": str(authority.file)}
+    passed_over, trusted = judge_trust(REMOTE, resolve({}, environ).tls, environ)
+    assert passed_over.level == "warning"
+    assert passed_over.what == "no certificates to trust come from REQUESTS_CA_BUNDLE=/no/such.pem: No such file or directory"
+    assert trusted.what == f"the certificate of {REMOTE} is held against {authority.file}, named by SSL_CERT_FILE"
+    ours = {**environ, "FAILPATH_CERTIFICATE": str(authority.file)}
+    assert "named by certificate (FAILPATH_CERTIFICATE)" in one(judge_trust(REMOTE, resolve({}, ours).tls, ours)).what
+    assert list(judge_trust("http://127.0.0.1:4600", resolve({}, environ).tls, environ)) == []
 
 
 @pytest.mark.parametrize(("exporter", "level"), [("none", "warning"), ("memory", "warning"), ("console", "ok")])

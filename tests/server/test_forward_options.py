@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 from support.bridges import bridge_to
 from support.served import event
+from support.tls import VARIABLES, Authority, https_sink
 
 from failpath_otel.cli.forwarding import destination_of
 from failpath_otel.cli.group import cli
@@ -17,9 +18,14 @@ from failpath_otel.server.settings import Settings
 REMOTE = "https://failpath.example"
 
 
+CERTIFICATES = dict.fromkeys(("FAILPATH_CERTIFICATE", "FAILPATH_CLIENT_CERTIFICATE", "FAILPATH_CLIENT_KEY"))
+
+
 def _refused(*arguments: str, env: dict[str, str] | None = None) -> str:
     """What a start that must fail says: one message on stderr and exit code 2."""
-    done = CliRunner(env={"FAILPATH_PROJECT_KEY": None, **(env or {})}).invoke(cli, ["serve", "--port", "0", *arguments])
+    done = CliRunner(env={"FAILPATH_PROJECT_KEY": None, **CERTIFICATES, **(env or {})}).invoke(
+        cli, ["serve", "--port", "0", *arguments]
+    )
     assert (done.exit_code, done.stdout) == (2, ""), done
     assert done.stderr.startswith("Error: ")
     return done.stderr
@@ -33,6 +39,14 @@ def _refused(*arguments: str, env: dict[str, str] | None = None) -> str:
         (("--forward-to", REMOTE, "--forward-key", "a b"), "--forward-key holds characters that an HTTP header cannot carry"),
         (("--forward-to", "failpath.example", "--forward-key", "k"), "--forward-to must be an http:// or https:// URL"),
         (("--forward-to", "https://u:pass@failpath.example", "--forward-key", "k"), "--forward-to must not hold a user name"),
+        (
+            ("--forward-to", "https://127.0.0.1:9", "--forward-certificate", "none.pem"),
+            "--forward-certificate must be the path of a file that can be read, got 'none.pem': No such file or directory",
+        ),
+        (
+            ("--forward-to", "https://127.0.0.1:9", "--forward-client-key", __file__),
+            "--forward-client-key is the key of a certificate, which takes --forward-client-certificate beside it",
+        ),
         (("--no-store", "--forward-to", "http://127.0.0.1:9", "--db", "x.db"), "--no-store keeps nothing, so --db cannot"),
         (
             ("--no-store", "--forward-to", "http://127.0.0.1:9", "--retain", "7d", "--max-size", "1GB", "--flows", "f.json"),
@@ -50,6 +64,26 @@ def test_what_cannot_be_used_is_named(tmp_path, monkeypatch, arguments, words):
 def test_the_key_may_come_from_the_environment(monkeypatch):
     assert destination_of(REMOTE, "fp_project_1").url == REMOTE
     assert "fp_project_1" not in repr(destination_of(REMOTE, "fp_project_1"))
+
+
+def test_a_bridge_trusts_and_shows_the_certificates_that_it_is_given(tmp_path, start_server, monkeypatch):
+    servers, clients = Authority(tmp_path / "servers"), Authority(tmp_path / "clients")
+    certificate, key = map(str, clients.signed("bridge.test"))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with https_sink(servers.server(clients_of=clients)) as sink:
+        with bridge_to(sink.url, None, certificate=str(servers.file), client_certificate=certificate, client_key=key) as bridge:
+            assert bridge.send_events(event("1")).status == 202
+        by_variables = {
+            "FAILPATH_CERTIFICATE": str(servers.file),
+            "FAILPATH_CLIENT_CERTIFICATE": certificate,
+            "FAILPATH_CLIENT_KEY": key,
+        }
+        served = start_server("--no-store", "--forward-to", sink.url, env=by_variables)
+        assert served.send_events(event("2")).status == 202
+        assert {each["runId"] for each in sink.events} == {"1", "2"}
+        with bridge_to(sink.url, None, certificate=str(servers.file)) as bridge:
+            assert bridge.send_events(event("3")).status == 503
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.http_sink import always, http_sink
 from support.served import event, in_thread
+from support.tls import VARIABLES, Authority, https_sink
 
 from failpath_otel.cli.group import cli
 from failpath_otel.errors import ConfigError
@@ -199,6 +200,26 @@ def test_whatever_else_answers_writes_nothing(status: int, body: bytes, said: st
         done = init("--from-server", sink.url)
     assert (done.exit_code, said in done.output) == (2, True), done.output
     assert not (folder / ".failpath").exists()
+
+
+def test_a_server_with_tls_is_asked_with_the_certificates_of_the_environment(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, clients = Authority(tmp_path / "servers"), Authority(tmp_path / "clients")
+    certificate, key = clients.signed("developer.test")
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    charge = {"stepKey": "charge", "label": "Charge"}
+    flows = {"flows": [{"slug": "checkout", "name": "Checkout", "nodes": [charge], "edges": []}]}
+    with https_sink(servers.server(clients_of=clients)) as sink:
+        sink.answer = always(200, json.dumps(flows).encode())
+        assert "certificate verify failed" in init("--from-server", sink.url).output
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(servers.file))
+        monkeypatch.setenv("FAILPATH_CLIENT_CERTIFICATE", str(certificate))
+        assert "FAILPATH_CLIENT_CERTIFICATE must hold" in init("--from-server", sink.url).output
+        monkeypatch.setenv("FAILPATH_CLIENT_KEY", str(key))
+        assert init("--from-server", sink.url).exit_code == 0
+    assert written(folder) == {"checkout": ["charge"]}
 
 
 def test_nobody_there_and_a_wrong_address_are_clear_errors(folder: Path) -> None:

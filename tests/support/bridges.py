@@ -20,9 +20,9 @@ T = TypeVar("T")
 
 
 @contextmanager
-def bridge_to(url: str, db: Path | None, key: str | None = None) -> Iterator[Client]:
-    """A bridge in a thread; without ``db`` it keeps nothing."""
-    settings = Settings(None if db is None else str(db), port=0, forward=destination_of(url, key))
+def bridge_to(url: str, db: Path | None, key: str | None = None, **files: str) -> Iterator[Client]:
+    """A bridge in a thread; without ``db`` it keeps nothing. ``files`` are certificates."""
+    settings = Settings(None if db is None else str(db), port=0, forward=destination_of(url, key, **files))
     with in_thread(settings) as client:
         yield client
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections import Counter
@@ -49,6 +50,7 @@ class HttpSink:
     arrivals: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     answer: Answer | None = None
+    tls: ssl.SSLContext | None = None
 
     def __post_init__(self) -> None:
         self._changed = threading.Condition()
@@ -58,7 +60,7 @@ class HttpSink:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}" if self.tls is None else f"https://localhost:{self.port}"
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -113,6 +115,13 @@ class HttpSink:
             threading.Thread(target=self._serve, args=(connection, self.connections), daemon=True).start()
 
     def _serve(self, connection: socket.socket, number: int) -> None:
+        if self.tls is not None:
+            self._open.discard(connection)
+            try:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            except OSError:  # a handshake that fails is what a test wants
+                return
+            self._open.add(connection)
         stream = connection.makefile("rb")
         with suppress(OSError, ValueError, EOFError), connection, stream:
             while (request := _read(stream, number)) is not None:

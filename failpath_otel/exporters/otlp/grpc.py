@@ -12,7 +12,7 @@ from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untype
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 
 from failpath_otel import clock
-from failpath_otel.config import is_loopback
+from failpath_otel.endpoint import NOBODY, Tls, is_loopback
 from failpath_otel.errors import ExportError, RetryableError, UnauthorizedError
 from failpath_otel.exporters.otlp.settings import OtlpSettings
 from failpath_otel.exporters.otlp.transport import TooLargeError, detail_of, parsed_status, provided
@@ -103,11 +103,9 @@ class GrpcTransport:
             credentials: grpc.ChannelCredentials = provided(settings.credential_provider, grpc.ChannelCredentials)
             return credentials
         # Read each time, since certificates are renewed.
-        read = [
-            None if path is None else Path(path).read_bytes()
-            for path in (settings.certificate, settings.client_key, settings.client_certificate)
-        ]
-        return grpc.ssl_channel_credentials(*read)
+        tls = settings.tls
+        own = [None if path is None else Path(path).read_bytes() for path in (tls.client_key, tls.client_certificate)]
+        return grpc.ssl_channel_credentials(_roots(tls), own[0] or own[1], own[1])
 
     def _translated(self, error: Any) -> ExportError:
         code, details = error.code(), detail_of(error.details() or "")
@@ -123,6 +121,15 @@ class GrpcTransport:
         if code in _RETRYABLE:
             return RetryableError(said, retry_after=_retry_delay(error))
         return ExportError(said)
+
+
+def _roots(tls: Tls) -> bytes | None:
+    """Whom to trust: without a certificate and a variable that names one, gRPC knows by itself."""
+    if tls.certificate is None and os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        return None
+    trust = tls.trust()
+    trust.warn()
+    return None if trust.named_by == NOBODY else trust.read()
 
 
 def _retry_delay(error: Any) -> float | None:

@@ -27,13 +27,11 @@ class HttpTransport:
     def __init__(self, settings: OtlpSettings, user_agent: str) -> None:
         self._url = settings.endpoint
         self._compression = settings.compression
-        certificate, key = settings.client_certificate, settings.client_key
         provider = settings.credential_provider
         self._poster = Poster(
             settings.endpoint,
             {"user-agent": user_agent, **settings.headers},
-            verify=settings.certificate,
-            cert=(certificate, key) if certificate and key else certificate,
+            settings.tls,
             open_session=None if provider is None else lambda: provided(provider, requests.Session),
         )
         self._headers = {"Content-Type": _PROTOBUF}

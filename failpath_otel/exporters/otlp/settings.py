@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Final, Literal, cast
 from urllib.parse import urlsplit
 
 from opentelemetry.util.re import parse_env_headers
 
+from failpath_otel.endpoint import Tls, checked_tls
 from failpath_otel.errors import ConfigError
 
 Protocol = Literal["http/protobuf", "grpc"]
@@ -41,7 +41,7 @@ class OtlpSettings:
         insecure: gRPC without TLS.
         headers: Of each request, in lower case; they may hold secrets.
         timeout_seconds: How long one request may take; ``None`` where no variable says so.
-        certificate, client_key, client_certificate: Paths of PEM files.
+        tls: Whom to trust, and who we are.
         credential_provider: The name of an entry point that authorizes requests.
     """
 
@@ -51,9 +51,7 @@ class OtlpSettings:
     headers: Mapping[str, str] = field(repr=False)
     compression: Compression
     timeout_seconds: float | None
-    certificate: str | None
-    client_key: str | None
-    client_certificate: str | None
+    tls: Tls
     credential_provider: str | None
 
     @property
@@ -82,9 +80,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> OtlpSettings:
         headers=_headers(*reading.find("HEADERS")),
         compression=cast(Compression, _choice(*reading.find("COMPRESSION", "none"), COMPRESSIONS)),
         timeout_seconds=_seconds(*reading.find("TIMEOUT")),
-        certificate=_file(*reading.find("CERTIFICATE")),
-        client_key=_file(*reading.find("CLIENT_KEY")),
-        client_certificate=_file(*reading.find("CLIENT_CERTIFICATE")),
+        tls=_tls(reading),
         credential_provider=_provider(*reading.provider("GRPC" if protocol == "grpc" else "HTTP")),
     )
 
@@ -177,14 +173,9 @@ def _seconds(name: str, text: str) -> float | None:
     return seconds
 
 
-def _file(name: str, path: str) -> str | None:
-    if not path:
-        return None
-    try:
-        Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{name} must be the path of a file that can be read, got {path!r}: {error}") from None
-    return path
+def _tls(reading: _Reading) -> Tls:
+    found = {option: reading.find(option.upper()) for option in ("certificate", "client_certificate", "client_key")}
+    return checked_tls({option: (name, path or None) for option, (name, path) in found.items()})
 
 
 def _provider(name: str, text: str) -> str | None:

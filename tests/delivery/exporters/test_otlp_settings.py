@@ -11,13 +11,17 @@ from typing import Any
 import grpc  # type: ignore[import-untyped]
 import pytest
 import requests
+import trustme
 import urllib3
 from opentelemetry.exporter.otlp.proto.grpc import exporter as standard_grpc
 from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as StandardGrpcExporter
 from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as StandardHttpExporter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from support.delivery import event
+from support.tls import VARIABLES, Authority
 
 from failpath_otel import ConfigError, FailpathClient
+from failpath_otel.endpoint import Tls
 from failpath_otel.errors import ExportError
 from failpath_otel.exporters.otlp.exporter import OtlpExporter
 from failpath_otel.exporters.otlp.http import HttpTransport
@@ -29,14 +33,16 @@ O = "OTEL_EXPORTER_OTLP_"  # noqa: E741 - the tables below read best with a shor
 @pytest.fixture(autouse=True)
 def no_otel_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("OTEL_") or name.lower().endswith(("_proxy", "_ca_bundle")):
+        if name.startswith("OTEL_") or name in VARIABLES or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
 
 
 @pytest.fixture
 def pem(tmp_path: Path) -> str:
+    """A certificate and its key in one file, which can stand for each."""
     path = tmp_path / "some.pem"
-    path.write_text("a certificate")
+    pair = trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem
+    pair.write_to_path(str(path))
     return str(path)
 
 
@@ -48,9 +54,7 @@ def test_without_variables_it_is_http_to_this_machine() -> None:
         headers={},
         compression="none",
         timeout_seconds=None,
-        certificate=None,
-        client_key=None,
-        client_certificate=None,
+        tls=Tls(option=f"{O}CERTIFICATE"),
         credential_provider=None,
     )
 
@@ -71,11 +75,12 @@ def test_the_variable_for_logs_counts_more_and_an_empty_one_not_at_all(name: str
         "COMPRESSION": "gzip",
         "TIMEOUT": "3",
     }.get(name, pem)
+    pair = {f"{O}CLIENT_CERTIFICATE": pem} if name == "CLIENT_KEY" else {}
     general = {"PROTOCOL": "http/protobuf", "ENDPOINT": "http://general.test", "HEADERS": "a=general", "TIMEOUT": "5"}
-    environ = {f"{O}{name}": general.get(name, value), f"{O}LOGS_{name}": value}
-    assert read_settings(environ) == read_settings({f"{O}LOGS_{name}": value}) != read_settings({})
+    environ = {**pair, f"{O}{name}": general.get(name, value), f"{O}LOGS_{name}": value}
+    assert read_settings(environ) == read_settings({**pair, f"{O}LOGS_{name}": value}) != read_settings(pair)
     environ[f"{O}LOGS_{name}"] = "  "
-    assert read_settings(environ) == read_settings({f"{O}{name}": general.get(name, value)})
+    assert read_settings(environ) == read_settings({**pair, f"{O}{name}": general.get(name, value)})
 
 
 def test_an_endpoint_for_logs_is_taken_as_it_stands_and_a_general_one_is_a_base() -> None:
@@ -234,16 +239,19 @@ def test_a_request_is_addressed_as_the_standard_exporters(
     assert ours.url == theirs.url
     assert ours.method == theirs.method
     assert shown(ours) == shown(theirs)
-    for name in ("verify", "cert"):
-        assert our_options[name] == their_options[name], name
+    assert our_options["cert"] == their_options["cert"]
+    # Else requests would look for variables by itself, and not on loopback.
+    ours_if_theirs = {True: DEFAULT_CA_BUNDLE_PATH} if ours.url.startswith("https:") else {}
+    assert our_options["verify"] == ours_if_theirs.get(their_options["verify"], their_options["verify"])
     standard.shutdown()
 
 
 def test_a_certificate_counts_more_than_the_one_of_requests(
-    posted: list[tuple[requests.PreparedRequest, dict[str, Any]]], pem: str, monkeypatch: pytest.MonkeyPatch
+    posted: list[tuple[requests.PreparedRequest, dict[str, Any]]], pem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/another.pem")
-    for environ, expected in (({}, "/another.pem"), ({f"{O}CERTIFICATE": pem}, pem)):
+    another = str(Authority(tmp_path).file)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", another)
+    for environ, expected in (({}, another), ({f"{O}CERTIFICATE": pem}, pem)):
         OtlpExporter({f"{O}ENDPOINT": "https://c.test", **environ}).export([event()], timeout_millis=1000)
         assert posted.pop()[1]["verify"] == expected
 

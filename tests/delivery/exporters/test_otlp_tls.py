@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-import shutil
-import ssl
-import subprocess
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple
 
 import grpc  # type: ignore[import-untyped]
 import pytest
 from support.delivery import event
 from support.otlp_grpc import grpc_sink
+from support.tls import LOOPBACK, VARIABLES, Authority
 
 from failpath_otel.errors import RetryableError
 from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
-pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make certificates")
 
-
-class Pair(NamedTuple):
-    certificate: Path
-    key: Path
-
-
-@pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
-    """Makes a certificate for this machine, signed by itself."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def made(name: str) -> Pair:
-        pair = Pair(folder / f"{name}.pem", folder / f"{name}.key")
-        options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-        options += [
-            "-addext",
-            "subjectAltName=DNS:localhost,IP:127.0.0.1",
-            "-keyout",
-            str(pair.key),
-            "-out",
-            str(pair.certificate),
-        ]
-        subprocess.run(["openssl", "req", "-x509", *options], check=True, capture_output=True, timeout=60)
-        return pair
-
-    return made
+@pytest.fixture(autouse=True)
+def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of this machine names authorities, or a proxy."""
+    for name in list(os.environ):
+        if name in VARIABLES or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
-def server_pair(make: Callable[[str], Pair]) -> Pair:
-    return make("server")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("servers"))
 
 
 @pytest.fixture(scope="module")
-def client_pair(make: Callable[[str], Pair]) -> Pair:
-    return make("client")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("clients"))
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,13 +54,9 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def https_server(own: Pair, trusted: Pair) -> Iterator[int]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(own.certificate, own.key)
-    context.load_verify_locations(trusted.certificate)
-    context.verify_mode = ssl.CERT_REQUIRED
+def https_server(servers: Authority, clients: Authority | None) -> Iterator[int]:
     with Server(("127.0.0.1", 0), Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = servers.server(clients_of=clients).wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -94,18 +67,29 @@ def https_server(own: Pair, trusted: Pair) -> Iterator[int]:
 
 
 @contextmanager
-def grpc_server(own: Pair, trusted: Pair) -> Iterator[int]:
-    pairs = [(own.key.read_bytes(), own.certificate.read_bytes())]
-    credentials = grpc.ssl_server_credentials(pairs, trusted.certificate.read_bytes(), require_client_auth=True)
+def grpc_server(servers: Authority, clients: Authority | None) -> Iterator[int]:
+    certificate, key = servers.signed(*LOOPBACK)
+    demanded = None if clients is None else clients.file.read_bytes()
+    pairs = [(key.read_bytes(), certificate.read_bytes())]
+    credentials = grpc.ssl_server_credentials(pairs, demanded, require_client_auth=clients is not None)
     with grpc_sink(credentials) as sink:
         yield sink.port
 
 
-@pytest.fixture(params=["http/protobuf", "grpc"])
-def server(request: pytest.FixtureRequest, server_pair: Pair, client_pair: Pair) -> Iterator[dict[str, str]]:
+SERVERS = {"http/protobuf": https_server, "grpc": grpc_server}
+
+
+@pytest.fixture(params=SERVERS)
+def strict(request: pytest.FixtureRequest, servers: Authority, clients: Authority) -> Iterator[dict[str, str]]:
     """A server that demands the client's certificate; the variables that lead to it."""
-    serving = grpc_server if request.param == "grpc" else https_server
-    with serving(server_pair, client_pair) as port:
+    with SERVERS[request.param](servers, clients) as port:
+        yield {"OTEL_EXPORTER_OTLP_PROTOCOL": request.param, "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{port}"}
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest, servers: Authority) -> Iterator[dict[str, str]]:
+    """A server that takes any client; the variables that lead to it."""
+    with SERVERS[request.param](servers, None) as port:
         yield {"OTEL_EXPORTER_OTLP_PROTOCOL": request.param, "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{port}"}
 
 
@@ -117,25 +101,59 @@ def export(variables: dict[str, str]) -> None:
         exporter.close()
 
 
-def test_certificates_of_the_environment_are_used(server: dict[str, str], server_pair: Pair, client_pair: Pair) -> None:
-    own = {
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(server_pair.certificate),
-        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE": str(client_pair.certificate),
-        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": str(client_pair.key),
+def shown(clients: Authority) -> dict[str, str]:
+    certificate, key = clients.signed("client.test")
+    return {
+        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE": str(certificate),
+        "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": str(key),
     }
-    export({**server, **own})
 
 
-def test_a_server_that_is_not_trusted_gets_nothing(server: dict[str, str], client_pair: Pair) -> None:
-    own = {
-        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(client_pair.certificate),
-        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(client_pair.certificate),
-        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(client_pair.key),
-    }
+def test_certificates_of_the_environment_are_used(strict: dict[str, str], servers: Authority, clients: Authority) -> None:
+    export({**strict, **shown(clients), "OTEL_EXPORTER_OTLP_CERTIFICATE": str(servers.file)})
+
+
+def test_a_client_certificate_may_hold_its_key(
+    strict: dict[str, str], servers: Authority, clients: Authority, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_text("".join(path.read_text() for path in clients.signed("client.test")))
+    trusted = {"OTEL_EXPORTER_OTLP_CERTIFICATE": str(servers.file)}
+    export({**strict, **trusted, "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(both)})
+
+
+def test_a_server_that_is_not_trusted_gets_nothing(strict: dict[str, str], clients: Authority) -> None:
     with pytest.raises(RetryableError, match=r"(?i)certificate|ssl|handshake"):
-        export({**server, **own})
+        export({**strict, **shown(clients), "OTEL_EXPORTER_OTLP_CERTIFICATE": str(clients.file)})
 
 
-def test_without_its_own_certificate_the_client_is_turned_away(server: dict[str, str], server_pair: Pair) -> None:
+def test_without_its_own_certificate_the_client_is_turned_away(strict: dict[str, str], servers: Authority) -> None:
     with pytest.raises(RetryableError):
-        export({**server, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(server_pair.certificate)})
+        export({**strict, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(servers.file)})
+
+
+@pytest.mark.parametrize("name", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_a_private_authority_is_trusted_where_a_variable_names_it(
+    name: str, server: dict[str, str], servers: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, str(servers.hashed() if name == "SSL_CERT_DIR" else servers.file))
+    export(server)
+
+
+def test_a_private_authority_that_nobody_names_is_not_trusted(server: dict[str, str]) -> None:
+    with pytest.raises(RetryableError):
+        export(server)
+
+
+def test_the_way_out_names_the_variable_of_opentelemetry(servers: Authority) -> None:
+    with https_server(servers, None) as port, pytest.raises(RetryableError, match="OTEL_EXPORTER_OTLP_CERTIFICATE names"):
+        export({"OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{port}"})
+
+
+def test_authorities_that_grpc_is_told_of_count_there(
+    servers: Authority, clients: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(clients.file))
+    monkeypatch.setenv("SSL_CERT_FILE", str(servers.file))
+    with grpc_server(servers, None) as port, pytest.raises(RetryableError):
+        export({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc", "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{port}"})
