@@ -17,7 +17,7 @@ from failpath_otel.errors import (
     UnknownKeyError,
 )
 from failpath_otel.events.step import Status, StepError, StepEvent
-from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
+from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter, ProbingExporter
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.flows import Edge, Flow, Flows, Node
 from failpath_otel.propagation.executors import ContextExecutor, with_context
@@ -69,6 +69,7 @@ __all__ = [
     "MemoryExporter",
     "Node",
     "Present",
+    "ProbingExporter",
     "Range",
     "RecordingSampler",
     "Regex",

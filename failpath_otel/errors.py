@@ -11,7 +11,7 @@
         ├── RetryableError               try again, after ``retry_after`` seconds where that is known
         ├── RejectedError                some events of the batch were refused, the others were taken
         ├── BatchRefusedError            the batch was refused as it is; one event of it may be the reason
-        └── UnauthorizedError            the destination refuses the project key; nothing more is sent
+        └── UnauthorizedError            the destination refuses the project key, or the batch as if by its key
 """
 
 from __future__ import annotations
@@ -84,4 +84,8 @@ class BatchRefusedError(ExportError):
 
 
 class UnauthorizedError(ExportError):
-    """The destination refuses the project key (401 or 403). Sending stops for the life of the client."""
+    """The destination answers as it does to a wrong project key (401 or 403).
+
+    Where the exporter has ``probe``, an empty batch tells whether it is the key or something in the batch. While it is the
+    key, events are dropped, and it is asked again after 30 s, then after twice as long each time up to 10 min.
+    """

@@ -33,9 +33,11 @@ def repository() -> Path:
 TAKES_LONG = (
     "browser/", "collector/", "delivery/exporters/", "delivery/test_delivery.py", "delivery/test_exit.py",
     "delivery/test_fork.py", "delivery/test_full_queue.py", "delivery/test_interruption.py", "delivery/test_outage.py",
+    "delivery/test_poison.py",
     "doctor/test_command.py", "examples/", "integrations/test_two_services.py", "neighbours/", "rules/test_bounds.py",
     "sdk/test_testing.py", "server/conformance/", "server/test_crash.py", "server/test_forward.py",
-    "server/test_forward_bounds.py", "server/test_forward_options.py", "server/test_forward_process.py",
+    "server/test_forward_bounds.py", "server/test_forward_options.py", "server/test_forward_poison.py",
+    "server/test_forward_process.py",
     "server/test_fuzz.py", "server/test_hostile_bodies.py", "server/test_otlp_grpc.py", "server/test_otlp_grpc_process.py",
     "server/test_page_served.py", "server/test_retention.py", "server/test_serve.py", "test_demo.py", "test_docs.py",
 )  # fmt: skip

@@ -11,7 +11,7 @@ from failpath_otel.delivery.sending import Sender
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.step import StepEvent
 
-_REFUSED: Final = frozenset({"rejected", "unauthorized"})
+_REFUSED: Final = frozenset({"rejected", "undeliverable", "unauthorized"})
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-DropReason = Literal["queue_full", "superseded", "rejected", "unauthorized", "no_project_key", "shutdown"]
+DropReason = Literal["queue_full", "superseded", "rejected", "undeliverable", "unauthorized", "no_project_key", "shutdown"]
 """Why an event was not delivered.
 
 ``queue_full``: the queue was full and something that matters more took the place. ``superseded``: the queue was full and the
 event was a ``running`` whose outcome, which carries its start, was queued too. ``rejected``: the exporter or destination
-refused it. ``unauthorized``: the destination refuses the project key. ``no_project_key``: a remote endpoint without a key.
+refused it. ``undeliverable``: sending it alone failed again and again, while events beside it were taken. ``unauthorized``: the
+destination refuses the project key. ``no_project_key``: a remote endpoint without a key.
 ``shutdown``: it was recorded after ``shutdown``, or could not be sent before the deadline of it.
 """
 

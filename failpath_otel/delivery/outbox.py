@@ -38,6 +38,7 @@ class Outbox:
         self.inbox: deque[StepEvent] = deque()
         self.queued = 0
         self.refuse: DropReason | None = refuse
+        self._ended = False
         self._on_drop = on_drop
         self._queue = EventQueue(capacity)
         self._lock = threading.RLock()
@@ -132,14 +133,22 @@ class Outbox:
         self._tell(drops)
 
     def close(self, reason: DropReason) -> None:
-        """Drops what is left, and from now on everything, for this reason."""
-        self.refuse = self.refuse or reason
+        """Drops what is left, and from now on everything, for this reason, or for the first of several."""
+        with self._lock:
+            self._ended = self._ended or reason == "shutdown"
+            self.refuse = self.refuse or reason
         self.admit()
         with self._lock:
             left = [number for number, _ in self._queue.take(len(self._queue))]
         self.settle((), left, reason)
 
     @only_waits
+    def reopen(self) -> None:
+        """Takes events again, which were refused as ``unauthorized``; not after ``shutdown``."""
+        with self._lock:
+            if self.refuse == "unauthorized" and not self._ended:
+                self.refuse = None
+
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
         waiter = WakeUp()

@@ -6,6 +6,7 @@ import contextvars
 import os
 import queue
 import threading
+from collections.abc import Callable
 from contextvars import Token
 from typing import Final
 
@@ -47,6 +48,7 @@ class Delivery:
         max_batch_size: How many events one call of the exporter gets at most.
         linger_millis: How long an event waits for company.
         refuse: Set to drop every event for this reason instead of sending it.
+        clock: Gives monotonic seconds, for what is tried again after a while.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Delivery:
         max_batch_size: int = 2048,
         linger_millis: int = 200,
         refuse: DropReason | None = None,
+        clock: Callable[[], float] = clock.monotonic,
     ) -> None:
         self._exporter = exporter
         self._max_queue_size = max_queue_size
@@ -71,6 +74,7 @@ class Delivery:
         self._max_batch_size = min(max_batch_size, max_queue_size)
         self._linger_seconds = linger_millis / 1000
         self._refuse: DropReason | None = refuse
+        self._clock = clock
         self._closed = False
         self._retired_until: float | None = None
         self._exporter_closed = False
@@ -92,6 +96,7 @@ class Delivery:
             max_batch_size=self._max_batch_size,
             mask=self._mask,
             on_error=self._on_error,
+            clock=self._clock,
         )
         self._inbox = self._outbox.inbox
         self._starting = threading.RLock()
@@ -142,6 +147,8 @@ class Delivery:
         self._inbox.append(event)
         if self._outbox.refuse:
             self._outbox.admit()
+            if self._sender.wait() <= 0 and not self._closed and self._start_worker():
+                self._wake_up.give()  # it is time to ask whether the key is taken again
             return
         waiting = len(self._inbox)
         if waiting >= self._wake_at:
@@ -273,7 +280,7 @@ class Delivery:
         try:
             while self._outbox.oldest <= through:
                 now = clock.monotonic()
-                pause = max(pause, self._sender.hold_until - now)
+                pause = max(pause, self._sender.hold_until - now, self._sender.wait())
                 if now >= deadline or self._sender.hold_until > deadline:
                     return
                 WakeUp().wait(min(pause, deadline - now))  # not time.sleep, which tests replace
@@ -316,6 +323,7 @@ class Delivery:
     def _nudge(self, through: int) -> None:
         """Has the worker send everything up to this number without waiting for company or for the end of a backoff."""
         self._hurry_through = max(self._hurry_through, through)
+        self._sender.hurry()
         self._nudged = object()
         self._wake_up.give()
 
@@ -349,8 +357,8 @@ class Delivery:
         """One round of work; whatever it raises, be it a callback's SystemExit, the worker goes on."""
         outbox = self._outbox
         try:
-            self._await_batch(outbox)
-            if outbox.queued and self._worker is me:
+            self._await_batch(outbox, self._sender)
+            if self._sender.wait() <= 0 and self._worker is me:
                 with self._sending:
                     pause = self._sender.send(self._send_timeout_millis, BaseException)
                 if pause:
@@ -360,13 +368,13 @@ class Delivery:
             outbox.give_back()
             self._wake_up.wait(_AFTER_A_FAULT_SECONDS)
 
-    def _await_batch(self, outbox: Outbox) -> None:
+    def _await_batch(self, outbox: Outbox, sender: Sender) -> None:
         outbox.admit()
-        if not outbox.queued and not self._closed:
-            self._sleep(1, _IDLE_SECONDS)
+        if (pause := sender.wait()) and not self._closed:
+            self._sleep(1, min(pause, _IDLE_SECONDS))
             outbox.admit()
-        missing = self._max_batch_size - outbox.queued
-        if missing > 0 and outbox.queued and not self._closed and outbox.oldest > self._hurry_through:
+        missing = self._max_batch_size - sender.fresh
+        if missing > 0 and sender.lingers and not self._closed and outbox.oldest > self._hurry_through:
             self._sleep(missing, self._linger_seconds)
             outbox.admit()
 

@@ -68,7 +68,7 @@ def _refused(error: ExportError) -> Finding:
         return problem(
             CHECK,
             str(error),
-            "Whoever is there does not take the key; the client stops sending after such an answer.",
+            "Whoever is there does not take the key; the client drops what is recorded until it does.",
             "Set FAILPATH_PROJECT_KEY to the key of this project, or of failpath-otel serve to its ingest key.",
         )
     if isinstance(error, RetryableError):

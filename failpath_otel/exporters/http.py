@@ -32,8 +32,8 @@ class HttpExporter:
     """Posts batches to ``{endpoint}/v1/events``: JSON, gzip above 1 KiB, one kept-alive connection.
 
     Connection faults, timeouts, 408, 429 and 5xx are raised as `RetryableError` with the answer's ``Retry-After``; 413 splits
-    the batch; 401 and 403 raise `UnauthorizedError`; 400, 409 and 422 refuse what is in the batch: `BatchRefusedError`. Any
-    other answer means that nothing there takes events: `ExportError`. Redirects are not followed.
+    the batch; 401 and 403 raise `UnauthorizedError`, which `probe` looks into; 400, 409 and 422 refuse what is in the batch:
+    `BatchRefusedError`. Any other answer means that nothing there takes events: `ExportError`. Redirects are not followed.
 
     Args:
         endpoint: The base URL, without the path.

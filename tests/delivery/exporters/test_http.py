@@ -294,7 +294,7 @@ def test_a_refused_key_stops_the_client(sink: HttpSink, client: Client, caplog: 
     for _ in range(3):
         failpath.run("checkout").skip("pay")
         failpath.flush()
-    assert len(sink.requests) == 1
+    assert [len(request.events) for request in sink.requests] == [1, 0], "an empty batch asks whether it is the key"
     assert failpath.stats().dropped == {"unauthorized": 3}
     assert "fp_wrong" not in caplog.text
     assert sum("sending stops" in message for message in caplog.messages) == 1
