@@ -48,6 +48,10 @@ class Upstream(Protocol):
         """
         ...
 
+    def probe(self, *, timeout_millis: int) -> object:
+        """Asks with an empty batch; returning means that it is taken, and what it raises is as for ``export``."""
+        ...
+
     def close(self) -> None:
         """Lets go of the connection."""
         ...

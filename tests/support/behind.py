@@ -41,6 +41,10 @@ class Behind:
             raise BatchRefusedError("bad")
         self.taken.update(names)
 
+    def probe(self, *, timeout_millis: int) -> None:
+        if self.fault is not None:
+            raise self.fault
+
     def close(self) -> None:
         self.closed.release()
 

@@ -10,16 +10,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Final
 
-from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError
+from failpath_otel.errors import BatchRefusedError, ExportError, RejectedError, RetryableError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import clip
 from failpath_otel.events.wire import format_time
 from failpath_otel.server.api.intake import ForwardState
 from failpath_otel.server.forward.outage import Outage, way_out
-from failpath_otel.server.forward.parcels import ForwardRequest, Parcel, WaitingRoom, parcels_of, size_of
+from failpath_otel.server.forward.parcels import ForwardRequest, Parcel, WaitingRoom, halved, parcels_of, size_of
+from failpath_otel.server.forward.suspects import Suspects, Trial
 from failpath_otel.server.forward.untraced import untraced
 from failpath_otel.server.settings import Destination, Upstream
 from failpath_otel.server.sink import RETRY_AFTER_SECONDS, IntakeError, Overloaded, Receipt, UpstreamUnavailable
@@ -62,6 +62,7 @@ class Forward:
         self._condition = threading.Condition()
         self._room = WaitingRoom()
         self._outage = Outage(clock)
+        self._suspects = Suspects()
         self._closing = False
         self._stopped = False
         self._rejections_logged_at = float("-inf")
@@ -201,24 +202,24 @@ class Forward:
         return []
 
     def _send(self, upstream: Upstream, parcels: list[Parcel]) -> None:
-        """Sends parcels on; where upstream refuses them together, in ever smaller parts, so that none takes another down."""
+        """Sends parcels on; where they fail or are refused together, in ever smaller parts, so that none takes another down."""
         give_up_at = time.monotonic() + APART_SECONDS
-        parts = [parcels]
-        while parts and not self._stopped:
-            part = parts.pop()
+        trial = Trial(self._suspects, parcels)
+        while not self._stopped and (part := trial.next()):
             called_at = time.monotonic()
             if called_at > give_up_at:
                 late = self._unavailable("upstream refuses so many events that there was no time to try each alone")
-                self._settle([*part, *chain.from_iterable(parts)], late)
+                self._settle([*part, *trial.left()], late)
                 return
             try:
                 refused = self._export(upstream, part)
             except BatchRefusedError as error:
                 self._succeeded()
-                parts += reversed(self._apart(part, error))
+                trial.add(self._apart(part, error))
             except ExportError as error:
-                self._failed(error, called_at, [*part, *chain.from_iterable(reversed(parts))])
-                return
+                if not self._sorted_out(upstream, trial, part, error):
+                    self._failed(error, called_at, [*part, *trial.left()])
+                    return
             except Exception as error:
                 # A fault of ours, which no event may pay for and no other sender.
                 _log.exception("events could not be sent on")
@@ -226,7 +227,35 @@ class Forward:
                 self._release()
             else:
                 self._succeeded()
+                trial.taken(part)
                 self._settle(part, refused)
+
+    def _sorted_out(self, upstream: Upstream, trial: Trial, part: list[Parcel], error: ExportError) -> bool:
+        """Whether a failure may be about what was sent, and is dealt with; else it is about upstream."""
+        if isinstance(error, RetryableError):
+            if error.retry_after:
+                return False
+            verdict = trial.failed(part, there=False)
+        elif not self._takes_empty(upstream):
+            return False
+        else:
+            self._succeeded()
+            verdict = trial.failed(part, there=True)
+        if verdict:
+            self._reject(part, f"it fails alone, while others are taken: {error}")
+        elif verdict is False and len(part) == 1 == len(part[0].events):
+            self._settle(part, self._unavailable(str(error)))
+        return verdict is not None
+
+    def _takes_empty(self, upstream: Upstream) -> bool:
+        """Whether an empty batch is taken: then it is neither the key nor the place."""
+        try:
+            upstream.probe(timeout_millis=round(REQUEST_SECONDS * 1000))
+        except BatchRefusedError:
+            return True  # for it is empty
+        except Exception:
+            return False
+        return True
 
     def _export(self, upstream: Upstream, parcels: Sequence[Parcel]) -> Mapping[str, str]:
         """The events that upstream refused, with its reasons; it took the others."""
@@ -243,15 +272,15 @@ class Forward:
 
     def _apart(self, parcels: list[Parcel], error: BatchRefusedError) -> list[list[Parcel]]:
         """A refused part in two, or nothing where it is one event, which is the one that was refused."""
-        if len(parcels) > 1:
-            middle = len(parcels) // 2
-            return [parcels[:middle], parcels[middle:]]
-        if len(parcels[0].events) > 1:
-            return [[half] for half in parcels[0].halves()]
-        rejected = {parcels[0].events[0].event_id: str(error)}
+        if len(parcels) > 1 or len(parcels[0].events) > 1:
+            return halved(parcels)
+        self._reject(parcels, str(error))
+        return []
+
+    def _reject(self, parcels: list[Parcel], reason: str) -> None:
+        rejected = {parcels[0].events[0].event_id: reason}
         self._log_rejections(RejectedError(rejected))
         self._settle(parcels, rejected)
-        return []
 
     def _failed(self, error: ExportError, called_at: float, parcels: Sequence[Parcel]) -> None:
         with self._condition:

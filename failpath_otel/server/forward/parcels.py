@@ -52,11 +52,21 @@ class Parcel:
     def halves(self) -> tuple[Parcel, Parcel]:
         """This parcel in two, in the order of its events."""
         middle = len(self.events) // 2
-        half = self.size // 2
-        return (
-            Parcel(self.request, self.events[:middle], half),
-            Parcel(self.request, self.events[middle:], self.size - half),
-        )
+        return self.part(0, middle), self.part(middle, len(self.events))
+
+    def part(self, start: int, end: int) -> Parcel:
+        """The events from one place to another; the size is what they take on average."""
+        return Parcel(self.request, self.events[start:end], self.size * (end - start) // len(self.events))
+
+
+def halved(parcels: Sequence[Parcel]) -> list[list[Parcel]]:
+    """Parcels in two, in the order of their events; in one where there is a single event."""
+    if len(parcels) > 1:
+        middle = len(parcels) // 2
+        return [list(parcels[:middle]), list(parcels[middle:])]
+    if len(parcels[0].events) > 1:
+        return [[half] for half in parcels[0].halves()]
+    return [list(parcels)]
 
 
 class WaitingRoom:
