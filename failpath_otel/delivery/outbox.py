@@ -132,6 +132,17 @@ class Outbox:
         self._wake_waiters()
         self._tell(drops)
 
+    def unsettled(self) -> list[StepEvent]:
+        """All that is not settled. A forked child asks it of its parent, whose lock may be held for ever: none is taken."""
+        return [*(event for _, event in self._queue.take(len(self._queue))), *self.inbox]
+
+    def forget(self) -> None:
+        """Lets go of the queue, not of the inbox, without a count: another process settles it."""
+        with self._lock:
+            self._queue.remove_all([number for number, _ in self._queue.take(len(self._queue))])
+            self.queued = len(self._queue)
+        self._wake_waiters()
+
     def close(self, reason: DropReason) -> None:
         """Drops what is left, and from now on everything, for this reason, or for the first of several."""
         with self._lock:

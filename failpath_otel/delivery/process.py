@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from failpath_otel import clock
+from failpath_otel.delivery import uwsgi
 
 EXIT_TIMEOUT_MILLIS: Final = 3000
 
@@ -21,6 +22,9 @@ class Watched(Protocol):
 
     def after_fork(self) -> None:
         """Forgets the parent's state."""
+
+    def begin_in_child(self) -> None:
+        """Sends what the parent left to this child."""
 
     def flush(self, timeout_millis: int) -> object:
         """Sends what was recorded, within the time."""
@@ -47,7 +51,11 @@ def forget(delivery: Watched) -> None:
 
 
 def finish_in_child() -> None:
-    """Shuts deliveries down at the end of a `multiprocessing` child, which leaves through ``os._exit`` without atexit."""
+    """Shuts deliveries down at the end of a process that leaves without atexit, wherever there is a hook for that.
+
+    A `multiprocessing` child leaves through ``os._exit``; a worker of uWSGI may be told to leave exit handlers out.
+    """
+    uwsgi.call_at_end(shutdown_all)
     multiprocessing: Any = sys.modules.get("multiprocessing.process")
     if multiprocessing is None or multiprocessing.parent_process() is None or os.getpid() in _finalized:
         return
@@ -67,6 +75,12 @@ def flush_all() -> None:
     """Has every delivery send what was recorded, all within one bound; for an end that does not come to the exit handlers."""
     for delivery, timeout_millis in _within_one_bound():
         delivery.flush(timeout_millis)
+
+
+def begin_in_child() -> None:
+    """Has every delivery send what uWSGI's first process left to this one; for where a worker begins."""
+    for delivery in list(_watched):
+        delivery.begin_in_child()
 
 
 def _within_one_bound() -> Iterator[tuple[Watched, int]]:

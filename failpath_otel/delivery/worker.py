@@ -16,6 +16,7 @@ from failpath_otel import clock
 from failpath_otel.delivery import process
 from failpath_otel.delivery.awaited import Awaited, awaited_event
 from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
+from failpath_otel.delivery.legacy import Legacy
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.outbox import OnDrop, Outbox
 from failpath_otel.delivery.sending import OnError, Sender
@@ -79,6 +80,7 @@ class Delivery:
         self._retired_until: float | None = None
         self._exporter_closed = False
         self._adopting: dict[int, threading.RLock] = {}
+        self._legacy = Legacy()
         self._start_afresh()
         process.watch(self)
 
@@ -115,6 +117,7 @@ class Delivery:
 
     def after_fork(self) -> None:
         """Called in a forked child: what was queued is the parent's to send, what it counted the parent's to tell."""
+        self._legacy.cross(self._outbox)
         self._start_afresh()
         if self._closed:
             self._outbox.close("shutdown")
@@ -127,6 +130,14 @@ class Delivery:
             with self._adopting.setdefault(pid, threading.RLock()):
                 if self._pid != pid:
                     self.after_fork()
+        self._legacy.settle(self._outbox)
+
+    def begin_in_child(self) -> None:
+        """Called where a child begins whose parent left it what it recorded: sends that."""
+        self._adopt()
+        if self._outbox.queued or self._inbox:
+            self._start_worker()
+            self._wake_up.give()
 
     @property
     def closed(self) -> bool:
@@ -160,6 +171,8 @@ class Delivery:
                 if not started:
                     self._wake_at = 1  # no thread can be started now, or an alarm came first; the next event tries again
             self._wake_up.give()
+            if not started and event.is_outcome and self._legacy.nobody_sends():
+                self.flush(self._send_timeout_millis or _LONG_MILLIS)
         if waiting + self._outbox.queued > self._max_queue_size:
             self._outbox.admit()
 
@@ -298,10 +311,12 @@ class Delivery:
     # The worker.
 
     def _start_worker(self) -> bool:
-        """Starts the worker where there is none; False where no thread can be started."""
+        """Starts the worker where there is none; False where no thread can be started, or none may be."""
         process.finish_in_child()
         if self._worker is not None and self._worker.is_alive():
             return True
+        if not self._legacy.starts_threads(self._outbox):
+            return False
         with self._starting:
             if self._worker is not None and self._worker.is_alive():
                 return True

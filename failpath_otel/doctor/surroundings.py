@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from failpath_otel.doctor.finding import Finding, ok, warning
+from failpath_otel.doctor.uwsgi import judge_uwsgi
 from failpath_otel.doctor.versions import VersionOf, installed
 from failpath_otel.endpoint import Tls, is_loopback
 
@@ -22,16 +23,10 @@ _FREEZING: Final = {
 }
 
 
-def judge_processes(environ: Mapping[str, str], folder: Path) -> Iterator[Finding]:
+def judge_processes(environ: Mapping[str, str], folder: Path, version_of: VersionOf = installed) -> Iterator[Finding]:
     """Findings about the way in which processes come to be."""
-    uwsgi = sorted(name for name in environ if name.startswith("UWSGI_"))
-    if uwsgi and "UWSGI_ENABLE_THREADS" not in environ:
-        yield warning(
-            "processes",
-            "uWSGI is configured here, and enable-threads is not among its variables",
-            "Without it uWSGI runs no Python threads, so events wait until the process ends.",
-            "Set enable-threads = true in uWSGI's configuration, or UWSGI_ENABLE_THREADS=1.",
-        )
+    uwsgi = list(judge_uwsgi(environ, folder, version_of))
+    yield from uwsgi
     frozen = [name for variable, name in _FREEZING.items() if environ.get(variable)]
     if frozen:
         yield warning(

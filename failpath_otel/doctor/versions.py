@@ -39,7 +39,7 @@ def judge_versions(version_of: VersionOf = installed, needed: Mapping[str, str] 
     old = [
         f"{name} {found or 'missing'}, needed is {needed[name]}"
         for name, found in known.items()
-        if name in needed and (found is None or _parts(found) < _parts(needed[name]))
+        if name in needed and (found is None or parts(found) < parts(needed[name]))
     ]
     shown = ", ".join(f"{name.removeprefix('opentelemetry-')} {found}" for name, found in known.items())
     if old:
@@ -49,7 +49,7 @@ def judge_versions(version_of: VersionOf = installed, needed: Mapping[str, str] 
             "Older versions have not the interfaces that are used here.",
             f"pip install --upgrade {' '.join(f'{name}>={needed[name]}' for name in known if name in needed)}",
         )
-    elif len({_parts(found or "")[:2] for found in known.values()}) > 1:
+    elif len({parts(found or "")[:2] for found in known.values()}) > 1:
         yield warning(
             "opentelemetry",
             f"OpenTelemetry's packages are of different releases: {shown}",
@@ -60,5 +60,6 @@ def judge_versions(version_of: VersionOf = installed, needed: Mapping[str, str] 
         yield ok("opentelemetry", f"OpenTelemetry {shown}")
 
 
-def _parts(text: str) -> tuple[int, ...]:
+def parts(text: str) -> tuple[int, ...]:
+    """A version's first three numbers, to compare."""
     return tuple(int(part) for part in re.findall(r"\d+", text.partition("+")[0])[:3])

@@ -266,7 +266,30 @@ def test_a_rule_for_what_is_not_declared_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_servers_that_fork_or_freeze_are_known(environ: dict[str, str], level: str, said: str, tmp_path: Path) -> None:
-    finding = one(judge_processes(environ, tmp_path))
+    finding = one(judge_processes(environ, tmp_path, lambda name: None))
+    assert (finding.level, said in finding.what) == (level, True), finding
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "version", "level", "said"),
+    [
+        ("[uwsgi]\nmodule = shop\n", {}, "2.0.31", "ok", "uwsgi.ini"),
+        ("[uwsgi]\nmodule = shop\n", {}, "2.0.26", "warning", "without enable-threads"),
+        ("[uwsgi]\nmodule = shop\n", {}, None, "warning", "without enable-threads"),
+        ("[uwsgi]\nenable-threads = true\n", {}, "2.0.26", "ok", "uwsgi.ini"),
+        ("[uwsgi]\nenable-threads = false\n", {"UWSGI_THREADS": "4"}, "2.0.26", "ok", "uwsgi.ini and the environment"),
+        ("[uwsgi]\nenable-threads = false\n", {}, "2.0.26", "warning", "without enable-threads"),
+        ("[uwsgi]\nskip-atexit = true\n", {}, "2.0.31", "warning", "with skip-atexit"),
+        ("[uwsgi]\nskip-atexit-teardown = true\n", {}, "2.0.31", "ok", "uwsgi.ini"),
+        ("", {"UWSGI_SKIP_ATEXIT": "1"}, "2.0.31", "warning", "the environment"),
+    ],
+)
+def test_uwsgis_configuration_is_read(
+    file: str, environ: dict[str, str], version: str | None, level: str, said: str, tmp_path: Path
+) -> None:
+    if file:
+        (tmp_path / "uwsgi.ini").write_text(file)
+    finding = one(judge_processes(environ, tmp_path, {"uwsgi": version}.get))
     assert (finding.level, said in finding.what) == (level, True), finding
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from support.http_sink import HttpSink
-from support.processes import BIN, SECONDS, SHOP, TOLD, arrived, once, serving, settings
-from support.served import until
+from support.processes import BIN, SHOP, TOLD, arrived, fill, once, serving, settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")]
 
@@ -31,37 +27,6 @@ MODELS = {
     "uvicorn --workers": [*UVICORN, "shop:asgi", "--workers", "2"],
 }
 MODULES = {"gevent": "gevent", "uvicorn_worker.UvicornWorker": "uvicorn_worker"}
-
-
-def ask(url: str, run_id: str) -> str | None:
-    """Which process served the run; nothing while there is none. Each over its own connection, so that both get some."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
-    try:
-        connection.request("GET", f"/?{run_id}")
-        response = connection.getresponse()
-        return response.read().decode() if response.status == 200 else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
-
-
-def fill(url: str, processes: int) -> dict[str, str]:
-    """Runs in every process of the server, by run id."""
-    served: dict[str, str] = {}
-    until(lambda: ask(url, "first"), SECONDS)
-
-    def answered() -> bool:
-        names = [f"r{len(served) + number}" for number in range(12)]
-        for name, process in zip(names, pool.map(lambda run_id: ask(url, run_id), names), strict=True):
-            assert process is not None
-            served[name] = process
-        return len(set(served.values())) == processes
-
-    with ThreadPoolExecutor(6) as pool:
-        until(answered, SECONDS)
-    return served
 
 
 @pytest.mark.parametrize("model", MODELS)

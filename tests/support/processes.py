@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from support.http_sink import HttpSink
 from support.served import environment, until
@@ -106,6 +109,37 @@ def serving(folder: Path, env: Mapping[str, str], *command: str) -> Iterator[tup
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(SECONDS)
+
+
+def ask(url: str, run_id: str) -> str | None:
+    """Which process served the run; nothing while there is none. Each over its own connection, so that both get some."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=10)
+    try:
+        connection.request("GET", f"/?{run_id}")
+        response = connection.getresponse()
+        return response.read().decode() if response.status == 200 else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def fill(url: str, processes: int) -> dict[str, str]:
+    """Runs in every process of the server, by run id."""
+    served: dict[str, str] = {}
+    until(lambda: ask(url, "first"), SECONDS)
+
+    def answered() -> bool:
+        names = [f"r{len(served) + number}" for number in range(12)]
+        for name, process in zip(names, pool.map(lambda run_id: ask(url, run_id), names), strict=True):
+            assert process is not None
+            served[name] = process
+        return len(set(served.values())) == processes
+
+    with ThreadPoolExecutor(6) as pool:
+        until(answered, SECONDS)
+    return served
 
 
 def script(folder: Path, source: str, env: Mapping[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
