@@ -6,13 +6,16 @@ The one place that holds deliveries process-wide.
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from failpath_otel import clock
 from failpath_otel.delivery import uwsgi
+from failpath_otel.delivery.patience import Patience
 
 EXIT_TIMEOUT_MILLIS: Final = 3000
 
@@ -37,7 +40,12 @@ pid = os.getpid()
 """This process, as far as Python's own fork tells: to look here costs less than to ask the system."""
 
 _watched: dict[Watched, None] = {}
-_finalized: set[int] = set()
+_finalized: set[tuple[str, int]] = set()
+_patience: tuple[int, Patience] | None = None
+
+_MULTIPROCESSING: Final = ("multiprocessing", "multiprocess", "billiard")
+_POOLS: Final = ("multiprocessing", "multiprocess")
+"""Those of them whose daemonic children, a pool's among them, are ended by SIGTERM alone."""
 
 
 def watch(delivery: Watched) -> None:
@@ -53,16 +61,44 @@ def forget(delivery: Watched) -> None:
 def finish_in_child() -> None:
     """Shuts deliveries down at the end of a process that leaves without atexit, wherever there is a hook for that.
 
-    A `multiprocessing` child leaves through ``os._exit``; a worker of uWSGI may be told to leave exit handlers out.
+    A child of `multiprocessing`, and of the packages that were made of it, leaves through ``os._exit``; a worker of uWSGI may
+    be told to leave exit handlers out.
     """
     uwsgi.call_at_end(shutdown_all)
-    multiprocessing: Any = sys.modules.get("multiprocessing.process")
-    if multiprocessing is None or multiprocessing.parent_process() is None or os.getpid() in _finalized:
-        return
-    from multiprocessing import util
+    for name in _MULTIPROCESSING:
+        if _process_of(name) is not None and (name, os.getpid()) not in _finalized:
+            _finalized.add((name, os.getpid()))
+            importlib.import_module(f"{name}.util").Finalize(None, shutdown_all, exitpriority=0)
 
-    _finalized.add(os.getpid())
-    util.Finalize(None, shutdown_all, exitpriority=0)
+
+def patience() -> Patience | None:
+    """What recording has to go by where this process is ended without a word; ``None`` where its end will tell."""
+    global _patience
+    if not _ends_without_a_word():
+        return None
+    if _patience is None or _patience[0] != os.getpid():
+        _patience = (os.getpid(), Patience(EXIT_TIMEOUT_MILLIS / 1000))
+    return _patience[1]
+
+
+def _ends_without_a_word() -> bool:
+    if "RQ_JOB_ID" in os.environ and "rq.worker" in sys.modules:
+        return True  # RQ's work horse, which leaves through os._exit
+    if uwsgi.is_spooler():
+        return True
+    daemonic = any(getattr(_process_of(name), "daemon", False) for name in _POOLS)
+    return daemonic and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def _process_of(name: str) -> Any:
+    """What this kind of multiprocessing tells of this process, where it is one of its children."""
+    module: Any = sys.modules.get(f"{name}.process")
+    if module is None:
+        return None
+    current = module.current_process()
+    if hasattr(module, "parent_process"):
+        return None if module.parent_process() is None else current
+    return current if getattr(current, "_parent_pid", None) is not None else None  # billiard tells nowhere else
 
 
 def shutdown_all() -> None:

@@ -37,6 +37,12 @@ def knows_its_place() -> bool:
     return uwsgi is not None and _is_child(uwsgi)
 
 
+def is_spooler() -> bool:
+    """Whether this process is a spooler, which uWSGI kills where it ends."""
+    uwsgi = _module()
+    return uwsgi is not None and bool(uwsgi.i_am_the_spooler())
+
+
 def is_heir() -> bool:
     """Whether this process sends what the first one left: the first worker does, in its first life."""
     uwsgi = _module()

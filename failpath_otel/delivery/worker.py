@@ -19,6 +19,7 @@ from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
 from failpath_otel.delivery.legacy import Legacy
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.outbox import OnDrop, Outbox
+from failpath_otel.delivery.patience import Patience
 from failpath_otel.delivery.sending import OnError, Sender
 from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.errors import DeliveryError
@@ -103,6 +104,7 @@ class Delivery:
         self._inbox = self._outbox.inbox
         self._starting = threading.RLock()
         self._worker: threading.Thread | None = None
+        self._patience: Patience | None = None
         self._make_waits()
         self._wake_at = 1
         self._nudged = object()
@@ -175,6 +177,8 @@ class Delivery:
                 self.flush(self._send_timeout_millis or _LONG_MILLIS)
         if waiting + self._outbox.queued > self._max_queue_size:
             self._outbox.admit()
+        if self._patience is not None and event.is_outcome and not self._sender.failing:
+            self._patience.spend(lambda deadline: self._drain(deadline, lambda: self._sender.failing))
 
     def record_and_wait(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
         """Takes an event and waits until it is sent, refused, or not sent for now; that failure is returned.
@@ -230,7 +234,7 @@ class Delivery:
 
     def flush(self, timeout_millis: int) -> FlushResult:
         """Waits until all that was recorded before is sent or dropped, or the time is over."""
-        self._drain(_deadline(timeout_millis), give_up_when_held=False)
+        self._drain(_deadline(timeout_millis))
         return self.stats()
 
     def shutdown(self, timeout_millis: int) -> None:
@@ -238,7 +242,7 @@ class Delivery:
         if self._closed:
             return
         deadline = _deadline(timeout_millis)
-        self._drain(deadline, give_up_when_held=True)
+        self._drain(deadline, lambda: self._sender.hold_until > deadline)
         if self._outbox.interrupts_holder():
             return  # a signal handler that interrupted a change of the queue leaves it to the interpreter's exit
         self._closed = True
@@ -269,7 +273,7 @@ class Delivery:
         lost, sender.lost = sender.lost, None
         return lost or sender.held
 
-    def _drain(self, deadline: float, *, give_up_when_held: bool) -> None:
+    def _drain(self, deadline: float, gives_up: Callable[[], bool] | None = None) -> None:
         self._adopt()
         outbox = self._outbox
         outbox.admit()
@@ -278,7 +282,7 @@ class Delivery:
             return  # a callback on the worker cannot wait for the worker, nor a signal handler for what it interrupted
 
         def done() -> bool:
-            return outbox.oldest > through or (give_up_when_held and self._sender.hold_until > deadline)
+            return outbox.oldest > through or (gives_up is not None and gives_up())
 
         if self._start_worker():
             self._nudge(through)
@@ -313,6 +317,7 @@ class Delivery:
     def _start_worker(self) -> bool:
         """Starts the worker where there is none; False where no thread can be started, or none may be."""
         process.finish_in_child()
+        self._patience = process.patience()
         if self._worker is not None and self._worker.is_alive():
             return True
         if not self._legacy.starts_threads(self._outbox):

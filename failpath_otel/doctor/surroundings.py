@@ -35,10 +35,18 @@ def judge_processes(environ: Mapping[str, str], folder: Path, version_of: Versio
             "A process that is frozen after its answer sends nothing meanwhile, and may never wake.",
             'Call client.flush(timeout_millis=…) before the answer, or set FAILPATH_DELIVERY="await".',
         )
+    airflow = version_of("apache-airflow-core") or version_of("apache-airflow")
+    if airflow:
+        yield warning(
+            "processes",
+            f"Airflow {airflow} is installed",
+            "The process of a task ends by os._exit, without exit handlers: what it recorded in the last 200 ms is lost.",
+            'Call client.flush() as the last thing that the task does, or set FAILPATH_DELIVERY="await".',
+        )
     where = _preloads(environ, folder)
     if where:
         yield ok("processes", f"gunicorn preloads the application ({where}); after a fork each worker sends for itself")
-    elif not uwsgi and not frozen:
+    elif not uwsgi and not frozen and not airflow:
         yield ok("processes", "no sign of a server that forks or freezes; gunicorn, uvicorn and multiprocessing need nothing")
 
 

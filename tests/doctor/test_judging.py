@@ -293,6 +293,11 @@ def test_uwsgis_configuration_is_read(
     assert (finding.level, said in finding.what) == (level, True), finding
 
 
+def test_airflow_whose_tasks_end_without_exit_handlers_is_told_of(tmp_path: Path) -> None:
+    finding = one(judge_processes({}, tmp_path, {"apache-airflow-core": "3.1.0"}.get))
+    assert (finding.level, "flush" in finding.fix) == ("warning", True)
+
+
 def test_gunicorns_configuration_is_read(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("workers = 2\npreload_app = True\n")
     assert "gunicorn.conf.py" in one(judge_processes({}, tmp_path)).what

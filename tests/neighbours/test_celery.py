@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,9 +13,7 @@ from typing import Any
 
 import pytest
 from support.http_sink import HttpSink
-from support.ports import free_port
 from support.processes import SECONDS, arrived, once, script, settings
-from support.served import until
 
 pytestmark = pytest.mark.slow
 
@@ -132,30 +128,10 @@ CHECKOUT = once(
 )  # fmt: skip
 
 
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory, needs: Callable[..., None]) -> Iterator[str]:
+@pytest.fixture
+def broker(redis_server: str, needs: Callable[..., None]) -> str:
     needs("celery", "redis", "opentelemetry.instrumentation.celery")
-    server = os.environ.get("FAILPATH_REDIS") or shutil.which("redis-server")
-    if server is None:
-        # Where CI is set it must not go unseen.
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs redis-server: tools/redis.sh says how to get one")
-    port = free_port()
-    command = [server, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen(command, cwd=tmp_path_factory.mktemp("redis"), stdout=subprocess.DEVNULL)
-    try:
-        until(lambda: listens(port), SECONDS)
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(SECONDS)
+    return redis_server
 
 
 @contextmanager
