@@ -171,12 +171,33 @@ class FailpathClient:
     # Recording
 
     @overload
-    def run(self, flow_key: FlowKey[K], run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[K]: ...
+    def run(
+        self,
+        flow_key: FlowKey[K],
+        run_id: object = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        delivery: Literal["background", "await"] | None = None,
+    ) -> Run[K]: ...
 
     @overload
-    def run(self, flow_key: str, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[str]: ...
+    def run(
+        self,
+        flow_key: str,
+        run_id: object = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        delivery: Literal["background", "await"] | None = None,
+    ) -> Run[str]: ...
 
-    def run(self, flow_key: object, run_id: object = None, *, metadata: Mapping[str, Any] | None = None) -> Run[Any]:
+    def run(
+        self,
+        flow_key: object,
+        run_id: object = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        delivery: Literal["background", "await"] | None = None,
+    ) -> Run[Any]:
         """One execution of a flow. Sends nothing by itself.
 
         Args:
@@ -184,11 +205,13 @@ class FailpathClient:
             run_id: The application's own id (request, job, webhook delivery); other types are taken as ``str(run_id)``. Without
                 one, or with an empty one, an id is made that sorts by time and cannot be guessed.
             metadata: Added to the client's; the run's wins. Taken at the call.
+            delivery: ``await`` or ``background`` for the steps of this run, in place of the client's: with ``await`` each is
+                told before the code after it goes on, as is right below an engine that runs no step again that it has done.
 
         Raises:
             UnknownKeyError: Only with ``flows="strict"``.
         """
-        return Run(self._recorder, flow_key, run_id, metadata)
+        return Run(self._recorder.delivering(delivery), flow_key, run_id, metadata)
 
     def current_run(self) -> Run[Any] | None:
         """The run of this context: that of the innermost ``with run:``, else the one that a calling service began, or ``None``.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from failpath_otel.config import DELIVERIES
 from failpath_otel.delivery import Sink
 from failpath_otel.errors import DeliveryError, UnknownKeyError
 from failpath_otel.events.metadata import Rendered, render
@@ -71,6 +72,17 @@ class Recorder:
         """One like this that records nothing, for what belongs to no run."""
         other = copy(self)
         other.enabled = other.strict_keys = other.checks_keys = False
+        return other
+
+    def delivering(self, delivery: str | None) -> Recorder:
+        """One like this that delivers in this way; this one itself for ``None``, and for a way that there is not."""
+        if delivery is None:
+            return self
+        if delivery not in DELIVERIES:
+            warn_once("delivery", "a run's delivery must be one of %s, got %r; the client's is taken", DELIVERIES, delivery)
+            return self
+        other = copy(self)
+        other.waits = delivery == "await" and self.sink is not None
         return other
 
     @property
