@@ -170,11 +170,12 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 	tools/chromium.sh
 	touch $@
 
-.venv-neighbours/.stamp-test: $(WHEEL) constraints/neighbours.txt
+.venv-neighbours/.stamp-test: $(WHEEL) constraints/neighbours.txt constraints/neighbours-apart.txt
 	@tools/environment.sh .venv-neighbours newest
 	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours]"
 	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours-in-c]" \
 	  || echo "uWSGI cannot be built: it needs a C compiler. Its tests are skipped"
+	tools/install.sh .venv-neighbours constraints/neighbours-apart.txt --no-deps arq
 	tools/redis.sh
 	touch $@
 
