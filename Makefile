@@ -177,6 +177,7 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 	  || echo "uWSGI cannot be built: it needs a C compiler. Its tests are skipped"
 	tools/install.sh .venv-neighbours constraints/neighbours-apart.txt --no-deps arq
 	tools/redis.sh
+	tools/kafka.sh
 	touch $@
 
 .venv-docs/.stamp: constraints/docs.txt pyproject.toml | $(BASE)

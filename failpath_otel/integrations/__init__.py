@@ -1,1 +1,1 @@
-"""Where runs begin: web servers (`asgi`, `wsgi`) and task queues (`celery`). Nothing here is imported unless asked for."""
+"""Where runs begin or are gone on with: web servers, job queues, Kafka. Nothing here is imported unless asked for."""
