@@ -72,6 +72,7 @@ test-oldest: .venv-oldest/.stamp-test
 .PHONY: test-neighbours
 test-neighbours: .venv-neighbours/.stamp-test ## Tests beside other packages (tests/neighbours) and the examples that need them
 	@tools/suite.sh .venv-neighbours -n $(PYTEST_WORKERS) $(PYTEST_ARGS) tests/neighbours tests/examples \
+	  'tests/test_docs.py::test_examples_run_and_print_what_the_document_shows[docs/queues.md]' \
 	  tests/delivery/exporters/test_{http,otlp_http}.py::test_own_requests_are_not_traced
 
 # What the tests of accessibility need beside a browser.

@@ -128,10 +128,10 @@ CHECKOUT = once(
 )  # fmt: skip
 
 
-@pytest.fixture
-def broker(redis_server: str, needs: Callable[..., None]) -> str:
+@pytest.fixture(scope="module")
+def broker(redis_url: str, needs: Callable[..., None]) -> str:
     needs("celery", "redis", "opentelemetry.instrumentation.celery")
-    return redis_server
+    return redis_url
 
 
 @contextmanager

@@ -114,18 +114,18 @@ def test_a_pool_goes_on_where_the_destination_hangs(sink: HttpSink, tmp_path: Pa
 @pytest.mark.slow
 @pytest.mark.parametrize("worker", ["rq.Worker", "rq.SpawnWorker", "rq.SimpleWorker"])
 def test_the_last_step_of_a_job_is_told_before_rqs_work_horse_ends(
-    worker: str, redis_server: str, sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
+    worker: str, redis_url: str, sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
 ) -> None:
     needs("rq", "redis")
     from redis import Redis  # type: ignore[import-not-found,unused-ignore]
     from rq import Queue  # type: ignore[import-not-found,unused-ignore]
 
     (tmp_path / "jobs.py").write_text(JOBS)
-    queue = Queue(worker.lower(), connection=Redis.from_url(redis_server))
+    queue = Queue(worker.lower(), connection=Redis.from_url(redis_url))
     for number in range(3):
         for job in ("ship", "mail", "declined"):
             queue.enqueue(f"jobs.{job}", f"{job}-{number}")
-    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", redis_server, "--worker-class", worker, queue.name]
+    command = [sys.executable, "-m", "rq.cli", "worker", "--burst", "--url", redis_url, "--worker-class", worker, queue.name]
     done = subprocess.run(
         command,
         check=False,
