@@ -89,10 +89,14 @@ class JobRuns(Generic[J]):
 
 
 class JobAttempt:
-    """A job under way: its run is current, and its step runs. Begun and ended by the same thread. No method raises."""
+    """A job under way: its run is current, and its step runs. Begun and ended by the same thread. No method raises.
+
+    Attributes:
+        run: The job's.
+    """
 
     def __init__(self, run: Run[Any]) -> None:
-        self._run = run
+        self.run = run
         self._step: Step | None = None
         self._entered = False
         try:
@@ -128,6 +132,6 @@ class JobAttempt:
             return
         self._entered = False
         try:
-            self._run.__exit__(None, None, None)
+            self.run.__exit__(None, None, None)
         except Exception:
             warn_once("job-leave", "a run could not be left at the end of a job", exc_info=True)
