@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import Any, Final, Generic, TypeVar
 
 from failpath_otel.client import FailpathClient
@@ -115,13 +116,23 @@ class JobAttempt:
         except Exception:
             warn_once("job-begin-step", "the beginning of a job could not be recorded", exc_info=True)
 
+    async def begin_step_async(self, step: Step | None) -> None:
+        """Like `begin_step`, without holding up the event loop."""
+        if step is None:
+            return
+        try:
+            await step.__aenter__()
+            self._step = step
+        except Exception:
+            warn_once("job-begin-step", "the beginning of a job could not be recorded", exc_info=True)
+
     def end_step(self, error: BaseException | None) -> None:
         """Ends that attempt; a second call does nothing."""
         step, self._step = self._step, None
         if step is None:
             return
         try:
-            step.__exit__(None if error is None else type(error), error, None if error is None else error.__traceback__)
+            step.__exit__(*_described(error))
         except Exception:  # raise_on_send_error is for the service's own calls
             warn_once("job-end", "the end of a job could not be recorded", exc_info=True)
 
@@ -135,3 +146,18 @@ class JobAttempt:
             self.run.__exit__(None, None, None)
         except Exception:
             warn_once("job-leave", "a run could not be left at the end of a job", exc_info=True)
+
+    async def end_async(self, error: BaseException | None) -> None:
+        """Like `end`, without holding up the event loop."""
+        step, self._step = self._step, None
+        try:
+            if step is not None:
+                await step.__aexit__(*_described(error))
+        except Exception:
+            warn_once("job-end", "the end of a job could not be recorded", exc_info=True)
+        finally:
+            self.end(error)
+
+
+def _described(error: BaseException | None) -> tuple[type[BaseException] | None, BaseException | None, TracebackType | None]:
+    return (None, None, None) if error is None else (type(error), error, error.__traceback__)
