@@ -24,6 +24,9 @@ from failpath_otel.rules.rule import SpanRule, SpanRules
 DELIVERIES: Final = ("background", "await")
 EXPORTERS: Final = ("http", "otlp", "console", "jsonl", "memory", "none")
 
+ACCEPT_INCOMING_VARIABLE: Final = "FAILPATH_ACCEPT_INCOMING"
+"""No option of the client: who calls is a matter of each place where requests come in."""
+
 _MAX_COUNT: Final = 2**31 - 1
 """More milliseconds than a socket's timeout can take would fail at each request."""
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
@@ -123,6 +126,18 @@ def _resolved(options: Iterable[Option], given: Mapping[str, Any], environ: Mapp
     certificate, key = ((names[name], values[name]) for name in ("client_certificate", "client_key"))
     check_identity(certificate, key)
     return values
+
+
+def accepts_incoming(given: Any, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether requests may go on with the run that their caller names: as given, else by the environment, else yes.
+
+    Raises:
+        ConfigError: The argument or the variable is neither true nor false.
+    """
+    if given is not None:
+        return _flag("accept_incoming", given)
+    text = (os.environ if environ is None else environ).get(ACCEPT_INCOMING_VARIABLE, "").strip()
+    return _flag(ACCEPT_INCOMING_VARIABLE, text) if text else True
 
 
 def _flag(name: str, value: Any) -> bool:

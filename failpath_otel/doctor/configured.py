@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from failpath_otel.config import OPTIONS, Options
+from failpath_otel.config import ACCEPT_INCOMING_VARIABLE, OPTIONS, Options
 from failpath_otel.doctor.finding import Finding, ok, problem, warning
 from failpath_otel.endpoint import DEFAULT_ENDPOINT, is_loopback
 from failpath_otel.nearest import nearest
@@ -82,7 +82,7 @@ def judge_key(key: str | None, endpoint: str) -> Finding:
 
 def judge_names(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Variables that look as if they were meant for us."""
-    known = {option.env for option in OPTIONS if option.env} | SERVER_VARIABLES
+    known = {option.env for option in OPTIONS if option.env} | SERVER_VARIABLES | {ACCEPT_INCOMING_VARIABLE}
     for name in sorted(environ):
         if name.startswith("FAILPATH_") and name not in known:
             meant = nearest(name, known)

@@ -36,7 +36,8 @@ class FailpathMiddleware:
             ``?``, to slugs, the first that fits; or a function of the ASGI scope that gives a slug or ``None``. Without it
             only runs of callers are gone on with.
         run_id: The header with the run's id, or a function of the scope. Without a value an id is made.
-        accept_incoming: Go on with a caller's run. False at the edge, where callers are strangers.
+        accept_incoming: Go on with a caller's run. False at the edge, where callers are strangers. Without it the variable
+            FAILPATH_ACCEPT_INCOMING says so; true without both.
 
     Raises:
         ConfigError: An argument is of another kind than these.
@@ -49,7 +50,7 @@ class FailpathMiddleware:
         *,
         flow: FlowOf[Scope] | None = None,
         run_id: RunIdOf[Scope] = "x-request-id",
-        accept_incoming: bool = True,
+        accept_incoming: bool | None = None,
     ) -> None:
         self._app = app
         self._client = client

@@ -13,6 +13,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 
 from failpath_otel.client import FailpathClient
+from failpath_otel.config import accepts_incoming
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.flow_key import FlowKey
@@ -60,10 +61,12 @@ class RunChooser(Generic[R]):
     """Gives the run of a request, or ``None`` for one that belongs to no flow. Never raises after construction.
 
     Raises:
-        ConfigError: ``flow`` or ``run_id`` is of another kind than these.
+        ConfigError: ``flow``, ``run_id`` or ``accept_incoming`` is of another kind than these.
     """
 
-    def __init__(self, client: FailpathClient, flow: FlowOf[R] | None, run_id: RunIdOf[R], *, accept_incoming: bool) -> None:
+    def __init__(
+        self, client: FailpathClient, flow: FlowOf[R] | None, run_id: RunIdOf[R], *, accept_incoming: bool | None
+    ) -> None:
         if not isinstance(client, FailpathClient):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"client must be a FailpathClient, got {client!r}")
         if not (isinstance(run_id, str) and run_id) and not callable(run_id):
@@ -71,7 +74,7 @@ class RunChooser(Generic[R]):
         self._client = client
         self._flow_of = _flow_finder(flow)
         self._run_id = run_id
-        self._accept_incoming = accept_incoming
+        self._accept_incoming = accepts_incoming(accept_incoming)
 
     def __call__(self, request: Request[R]) -> Run[Any] | NoRun | None:
         """The run of ``request``: the caller's, where there is one and it is accepted, else one of the flow that fits."""

@@ -37,7 +37,7 @@ class FailpathMiddleware:
         *,
         flow: FlowOf[Environ] | None = None,
         run_id: RunIdOf[Environ] = "x-request-id",
-        accept_incoming: bool = True,
+        accept_incoming: bool | None = None,
     ) -> None:
         self._app = app
         self._choose: RunChooser[Environ] = RunChooser(client, flow, run_id, accept_incoming=accept_incoming)

@@ -197,6 +197,31 @@ def test_at_the_edge_a_request_without_a_flow_is_not_of_the_callers_run_either(c
         otel_context.detach(token)
 
 
+@pytest.mark.parametrize(
+    ("variable", "argument", "expected"),
+    [("false", None, "ours"), ("0", None, "ours"), ("", None, "theirs"), ("false", True, "theirs"), ("true", False, "ours")],
+)
+def test_the_environment_says_whether_callers_are_believed_where_the_argument_does_not(
+    client: RecordingClient,
+    serving: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    argument: bool | None,
+    expected: str,
+) -> None:
+    monkeypatch.setenv("FAILPATH_ACCEPT_INCOMING", variable)
+    asked = serving(client, flow="checkout", accept_incoming=argument)
+    assert asked(headers={**CALLER, "x-request-id": "ours"}).run_id == expected
+
+
+def test_a_variable_that_is_neither_true_nor_false_is_refused_at_construction(
+    client: RecordingClient, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAILPATH_ACCEPT_INCOMING", "perhaps")
+    with pytest.raises(ConfigError, match="FAILPATH_ACCEPT_INCOMING must be true or false, got 'perhaps'"):
+        serving(client)
+
+
 def test_hostile_baggage_leaves_the_request_with_a_run_of_our_own(client: RecordingClient, serving: Any) -> None:
     baggage = {"baggage": "failpath.flow.slug=checkout,failpath.run.id=a%00"}
     assert serving(client, flow="checkout")(headers={**baggage, "x-request-id": "ours"}).run_id == "ours"
