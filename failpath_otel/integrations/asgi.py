@@ -25,7 +25,8 @@ class FailpathMiddleware:
         app.add_middleware(FailpathMiddleware, client=failpath, flow={"POST /checkout": "checkout"}, run_id="x-request-id")
 
     A request that carries a run in its baggage goes on with that one; other requests begin a run of the flow that fits, and
-    those that fit none have no run. It opens no span and records nothing: steps do. WebSockets pass by.
+    those that fit none have no run. A WebSocket has a run as a request has, for as long as it is open; its method is GET, as
+    that of its handshake. It opens no span and records nothing: steps do.
     When the application shuts down, what was recorded is sent, for at most 3 seconds: uvicorn ends by a signal, past Python's
     exit handlers.
 
@@ -61,7 +62,7 @@ class FailpathMiddleware:
         if scope.get("type") == "lifespan":
             await self._app(scope, receive, self._flushing(send))
             return
-        run = self._begin(scope) if scope.get("type") == "http" else None
+        run = self._begin(scope) if scope.get("type") in ("http", "websocket") else None
         if run is None:
             await self._app(scope, receive, send)
             return
@@ -95,4 +96,5 @@ def _request(scope: Scope) -> Request[Scope]:
         # A field that comes in several lines is one list (RFC 9110, section 5.3).
         return b",".join(found).decode("latin-1") if found else None
 
-    return Request(scope, str(scope.get("method", "")).upper(), str(scope.get("path", "")), header)
+    method = "GET" if scope.get("type") == "websocket" else str(scope.get("method", "")).upper()
+    return Request(scope, method, str(scope.get("path", "")), header)

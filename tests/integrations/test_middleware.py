@@ -245,11 +245,39 @@ def test_exceptions_of_the_application_pass_as_the_same_object(client: Recording
     assert current_run() is None
 
 
-@pytest.mark.parametrize("kind", ["websocket", "lifespan"])
+@pytest.mark.parametrize("kind", ["lifespan", "something-new"])
 def test_what_is_no_request_passes_by(client: RecordingClient, kind: str) -> None:
     serving = Asgi(client, flow="checkout")
     asyncio.run(serving.middleware({"type": kind, "path": "/"}, _nothing, _taken))
     assert serving.served == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("flow", "headers", "expected"),
+    [
+        ({"/prices": "prices"}, {"x-request-id": "7"}, ("prices", "7")),
+        ({"GET /prices": "prices"}, {"x-request-id": "7"}, ("prices", "7")),
+        ({"POST /prices": "prices"}, {}, None),
+        ("prices", CALLER, ("checkout", "theirs")),
+    ],
+)
+def test_a_websocket_has_a_run_as_a_request_has(client: RecordingClient, flow: Any, headers: Any, expected: Any) -> None:
+    seen: list[Any] = []
+
+    async def prices(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "websocket.disconnect":
+            run = current_run()
+            seen.append(None if run is None else (run.flow_key, run.run_id))
+
+    said = iter(["websocket.connect", "websocket.receive", "websocket.disconnect"])
+
+    async def receive() -> Any:
+        return {"type": next(said)}
+
+    raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "websocket", "path": "/prices", "headers": raw}
+    asyncio.run(asgi.FailpathMiddleware(prices, client, flow=flow)(scope, receive, _taken))
+    assert seen == [expected, expected]
 
 
 def test_lists_and_files_are_handed_to_the_server_as_they_are(client: RecordingClient) -> None:
