@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from contextvars import Token
+from contextvars import Token, copy_context
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -17,10 +17,12 @@ from failpath_otel.config import accepts_incoming
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.flow_key import FlowKey
+from failpath_otel.integrations.served import Served
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.baggage import in_header, remove
 from failpath_otel.propagation.carrier import unpack
 from failpath_otel.propagation.current import detach
+from failpath_otel.steps.execution import Execution
 from failpath_otel.steps.run import Run
 
 R = TypeVar("R")
@@ -29,6 +31,8 @@ FlowOf = Flow | Mapping[str, Flow] | Callable[[R], "Flow | None"]
 """A flow for every request; flows by ``"/path"`` or ``"POST /path"`` with ``*`` and ``?``; or a function of the request."""
 RunIdOf = str | Callable[[R], object]
 """A header's name, or a function of the request."""
+StepKeyOf = str | Callable[[R], "str | None"]
+"""The key of the step that each request is, or a function of the request that gives one or ``None``."""
 
 _CARRIED: Final = ("traceparent", "tracestate", "baggage")
 _MAX_ID_CHARS: Final = 4096
@@ -61,17 +65,26 @@ class RunChooser(Generic[R]):
     """Gives the run of a request, or ``None`` for one that belongs to no flow. Never raises after construction.
 
     Raises:
-        ConfigError: ``flow``, ``run_id`` or ``accept_incoming`` is of another kind than these.
+        ConfigError: ``flow``, ``run_id``, ``accept_incoming`` or ``step_key`` is of another kind than these.
     """
 
     def __init__(
-        self, client: FailpathClient, flow: FlowOf[R] | None, run_id: RunIdOf[R], *, accept_incoming: bool | None
+        self,
+        client: FailpathClient,
+        flow: FlowOf[R] | None,
+        run_id: RunIdOf[R],
+        *,
+        accept_incoming: bool | None,
+        step_key: StepKeyOf[R] | None = None,
     ) -> None:
         if not isinstance(client, FailpathClient):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigError(f"client must be a FailpathClient, got {client!r}")
         if not (isinstance(run_id, str) and run_id) and not callable(run_id):
             raise ConfigError(f"run_id must be a header's name or a function, got {run_id!r}")
+        if not (isinstance(step_key, str) and step_key) and not callable(step_key) and step_key is not None:
+            raise ConfigError(f"step_key must be a step's key or a function of the request, got {step_key!r}")
         self._client = client
+        self._step_key = step_key
         self._flow_of = _flow_finder(flow)
         self._run_id = run_id
         self._accept_incoming = accepts_incoming(accept_incoming)
@@ -84,6 +97,32 @@ class RunChooser(Generic[R]):
         except Exception:
             warn_once("middleware", "the run of a request could not be found; it is served without one", exc_info=True)
         return NoRun() if run is None and not self._accept_incoming else run
+
+    def begin(self, request: Request[R], run: Run[Any] | NoRun | None) -> Served | None:
+        """The request with ``run``, as `__call__` gave it, and with its step, which begins here; ``None`` without a run."""
+        # In a copy of the context: whoever ends the step may be in another, and takes nothing off from his own.
+        return None if run is None else copy_context().run(self._begin, request, run)
+
+    def _begin(self, request: Request[R], run: Run[Any] | NoRun) -> Served:
+        with run:
+            execution = self._step_of(request, run) if isinstance(run, Run) else None
+            if execution is not None:
+                execution.start_call()
+            return Served(otel_context.get_current(), execution)
+
+    def _step_of(self, request: Request[R], run: Run[Any]) -> Execution | None:
+        if self._step_key is None or not run.recorder.enabled:
+            return None
+        try:
+            given = self._step_key(request.raw) if callable(self._step_key) else self._step_key
+            if not given:
+                return None
+            key = run.recorder.identifier("step key", given)
+            run.recorder.check_key(run.flow_key, key)
+            return Execution(run.recorder, run.facts, key, {})
+        except Exception:
+            warn_once("request-step", "a request could not be made a step; it is served without one", exc_info=True)
+            return None
 
     def baggage_within(self, request: Request[R], run: Run[Any] | NoRun | None) -> str | None:
         """What the field ``baggage`` has to be for the application, ``None`` where it can stay as it is.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from support.tracing import Tracing
+from support.web import asgi_server
 
 from failpath_otel.integrations.asgi import FailpathMiddleware
 from failpath_otel.testing import RecordingClient
@@ -25,25 +24,7 @@ Serve = Callable[[Any], str]
 def serve() -> Iterator[Serve]:
     """Serves an application on a socket of its own; gives its address."""
     with ExitStack() as stack:
-
-        def begin(app: Any) -> str:
-            server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", timeout_graceful_shutdown=2))
-            up = threading.Event()
-            startup = server.startup
-
-            async def announced(sockets: Any = None) -> None:
-                await startup(sockets)
-                up.set()
-
-            server.startup = announced  # type: ignore[method-assign]
-            thread = threading.Thread(target=server.run)
-            thread.start()
-            stack.callback(thread.join, 10)
-            stack.callback(setattr, server, "should_exit", True)
-            assert up.wait(20)
-            return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-        yield begin
+        yield lambda app: stack.enter_context(asgi_server(app))
 
 
 def test_a_checkout_goes_on_in_the_service_behind_as_one_run_and_one_trace(serve: Serve) -> None:
