@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextvars
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,17 +20,47 @@ def with_context(fn: Callable[P, R]) -> Callable[P, R]:
 
         threading.Thread(target=failpath_otel.with_context(ship)).start()
         loop.run_in_executor(None, failpath_otel.with_context(ship))
+        background_tasks.add_task(failpath_otel.with_context(send_mail), order)  # a coroutine function too
 
     The function may be called many times and at once: each call has a copy of its own. A process has other memory: hand
     `Run.carrier` to it, and `FailpathClient.resume` there.
     """
     taken = contextvars.copy_context()
+    if inspect.iscoroutinefunction(fn):
+
+        @functools.wraps(fn)
+        async def awaited_within(*args: Any, **kwargs: Any) -> Any:
+            within = taken.copy()
+            return await _Within(within, within.run(fn, *args, **kwargs))
+
+        return cast("Callable[P, R]", awaited_within)
 
     @functools.wraps(fn)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:
         return taken.copy().run(fn, *args, **kwargs)
 
     return within
+
+
+class _Within:
+    """Awaits a coroutine so that each of its steps runs in a context of its own, in the task of whoever awaits it."""
+
+    def __init__(self, context: contextvars.Context, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._context = context
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        run, coroutine = self._context.run, self._coroutine
+        resume: Callable[[], Any] = functools.partial(coroutine.send, None)
+        while True:
+            try:
+                waited_for = run(resume)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                resume = functools.partial(coroutine.send, (yield waited_for))
+            except BaseException as error:  # a cancellation, say, which is the coroutine's to see
+                resume = functools.partial(coroutine.throw, error)
 
 
 class ContextExecutor(Executor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -55,6 +56,60 @@ def test_the_run_is_that_of_the_moment_of_the_submission(client: RecordingClient
         second = pool.submit(current_run)
         assert first.result() is not None
         assert second.result() is None
+
+
+def test_a_coroutine_function_stays_one_and_each_of_its_steps_runs_in_the_context_that_was_taken(
+    client: RecordingClient,
+) -> None:
+    @client.step("send-mail")
+    async def send(order: int) -> int:
+        await asyncio.sleep(0)
+        run = current_run()
+        assert run is not None
+        return order * 2
+
+    async def main() -> None:
+        with client.run("checkout", "1"):
+            later = with_context(send)
+        assert inspect.iscoroutinefunction(later)
+        assert await asyncio.gather(later(1), asyncio.create_task(later(2))) == [2, 4]
+        assert current_run() is None
+
+    asyncio.run(main())
+    assert client.story("checkout", "1") == "send-mail:success,success"
+
+
+def test_a_coroutine_function_sees_exceptions_and_cancellation_in_its_context(client: RecordingClient) -> None:
+    seen: list[object] = []
+
+    async def main() -> None:
+        begun = asyncio.Event()
+
+        async def waits() -> None:
+            begun.set()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                run = current_run()
+                seen.append(run and run.run_id)
+                raise
+
+        async def fails() -> None:
+            await asyncio.sleep(0)
+            raise KeyError("x")
+
+        with client.run("checkout", "1"):
+            task = asyncio.create_task(with_context(waits)(), name="own")
+            failing = with_context(fails)
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        with pytest.raises(KeyError, match="x"):
+            await failing()
+
+    asyncio.run(main())
+    assert seen == ["1"]
 
 
 def test_a_function_keeps_its_name_value_and_exception(client: RecordingClient) -> None:
