@@ -5,27 +5,22 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from types import TracebackType
 from typing import Any, Literal, overload
 
 from opentelemetry.trace import TracerProvider
 
 from failpath_otel.config import Options, resolve
-from failpath_otel.delivery import Delivery, DropReason, FlushResult, Sink, Stats
+from failpath_otel.delivery import Delivery, DropReason, Sink
 from failpath_otel.delivery.factory import open_sink
 from failpath_otel.delivery.fallback import prefer
-from failpath_otel.delivery.own_thread import run_in_own_thread
-from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.events.metadata import render
 from failpath_otel.events.step import Status, StepError, StepEvent
 from failpath_otel.exporters import EventExporter
 from failpath_otel.flow_key import FlowKey, K
 from failpath_otel.flows import Flows
 from failpath_otel.notices import warn_once
-from failpath_otel.propagation import baggage
 from failpath_otel.propagation.carrier import unpack
 from failpath_otel.propagation.completion_token import decode_token
 from failpath_otel.propagation.current import named_run
@@ -34,6 +29,7 @@ from failpath_otel.rules.rule import SpanRule, SpanRules
 from failpath_otel.steps import known_clients
 from failpath_otel.steps.arguments import known_status, nanoseconds, step_error
 from failpath_otel.steps.attempt import Attempt
+from failpath_otel.steps.delivering import DeliveringClient
 from failpath_otel.steps.known_flows import flows_in_use
 from failpath_otel.steps.recorder import Recorder
 from failpath_otel.steps.run import Run, current_run
@@ -45,10 +41,8 @@ from failpath_otel.tracing.provider import Tracing
 from failpath_otel.tracing.sampler import RecordingSampler
 from failpath_otel.version import VERSION
 
-FLUSH_TIMEOUT_MILLIS = 10_000
 
-
-class FailpathClient:
+class FailpathClient(DeliveringClient):
     """The way in: makes runs, and delivers what their steps report.
 
     One for a process, made once. It costs nothing until the first step: no thread, no connection. Also a context manager,
@@ -119,13 +113,13 @@ class FailpathClient:
         options = resolve(given)
         known_flows, strict_keys = flows_in_use(options.flows)
         known_rules = rules_in_use(options.rules) if options.enabled else None
-        self._sink = self._open_sink(options)
-        processor = FailpathSpanProcessor.for_sink(self._sink, options, known_rules)
+        sink = self._open_sink(options)
+        processor = FailpathSpanProcessor.for_sink(sink, options, known_rules)
         sampled = partial(RecordingSampler, rules=known_rules) if options.record_unsampled else None
-        self._attach = Attachment(processor if options.enabled and self._sink is not None else None, sampled)
+        self._attachment = Attachment(processor if options.enabled and sink is not None else None, sampled)
         self._recorder = Recorder(
-            sink=self._sink,
-            tracing=Tracing(options.tracer_provider, self._attach, VERSION),
+            sink=sink,
+            tracing=Tracing(options.tracer_provider, self._attachment, VERSION),
             enabled=options.enabled,
             waits=options.delivery == "await",
             raise_on_send_error=options.raise_on_send_error,
@@ -139,31 +133,16 @@ class FailpathClient:
         )
         if options.enabled:
             self._recorder.tracing.tracer()
-            if options.tracer_provider is None and self._sink is not None:
+            if options.tracer_provider is None and sink is not None:
                 # With rules, or spans that carry the attributes, nothing of ours may ever be called again.
                 late_provider.await_provider(self._recorder.tracing)
-        if self._made_by_service and self._sink is not None and self._recorder.tracing.is_global:
-            prefer(self._sink)
+        if self._made_by_service and sink is not None and self._recorder.tracing.is_global:
+            prefer(sink)
         self._recorder.client_name = known_clients.remember(self)
-        if isinstance(self._sink, Delivery):
-            weakref.finalize(self._recorder, retire, self._sink, self._attach).atexit = False
+        if isinstance(sink, Delivery):
+            weakref.finalize(self._recorder, retire, sink, self._attachment).atexit = False
 
     _made_by_service = True
-
-    @property
-    def recorder(self) -> Recorder:
-        """What runs and steps share; internal."""
-        return self._recorder
-
-    def __copy__(self) -> FailpathClient:
-        return self
-
-    def __deepcopy__(self, memo: object) -> FailpathClient:
-        return self
-
-    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
-        # A copy is the same client. In another process it is that one's: queue and thread are this one's, and so is the key.
-        return known_clients.find, (self._recorder.client_name,)
 
     def _open_sink(self, options: Options) -> Sink | None:
         return open_sink(options, f"failpath-otel/{VERSION}")
@@ -359,58 +338,6 @@ class FailpathClient:
         described = step_error(error, capture_stack=recorder.capture_stack) if known == "error" else None
         event = Attempt(recorder, run.facts, key, rendered).instant(known, nanoseconds(timestamp), rendered, described)
         recorder.record(event)
-
-    # Delivery
-
-    def flush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
-        """Waits until every event recorded before is sent or dropped, at most ``timeout_millis``.
-
-        Returns:
-            Counts since the client's start; truthy when nothing is pending.
-
-        Raises:
-            DeliveryError: Only with ``raise_on_send_error=True``: sending failed since the last flush.
-        """
-        if self._sink is None:
-            return FlushResult()
-        stats = self._sink.flush(timeout_millis)
-        failure = self._sink.take_error()
-        if failure is not None and self._recorder.raise_on_send_error and not self._recorder.waits:
-            raise failure
-        return FlushResult(stats.sent, stats.pending, stats.dropped)
-
-    async def aflush(self, timeout_millis: int = FLUSH_TIMEOUT_MILLIS) -> FlushResult:
-        """`flush` without holding up the event loop."""
-        return await run_in_own_thread(self.flush, timeout_millis)
-
-    def stats(self) -> Stats:
-        """The counts of this moment, with retries, mask failures and baggage that was not believed."""
-        stats = Stats() if self._sink is None else self._sink.stats()
-        return replace(stats, baggage_refused=baggage.refused()) if self._recorder.enabled else stats
-
-    def shutdown(self, timeout_millis: int = EXIT_TIMEOUT_MILLIS) -> None:
-        """Sends what is left, within ``timeout_millis``, and ends delivery. Also run at exit; a second call does nothing.
-
-        Steps still run afterwards; their events are counted as dropped.
-        """
-        late_provider.forget(self._recorder.tracing)
-        if self._sink is not None:
-            self._sink.shutdown(timeout_millis)
-        self._attach.detach()
-
-    def __enter__(self) -> FailpathClient:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.shutdown()
-
-    async def __aenter__(self) -> FailpathClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await run_in_own_thread(self.shutdown)
 
 
 known_clients.make_stand_ins_by(partial(FailpathClient, enabled=False, flows=False, rules=False))

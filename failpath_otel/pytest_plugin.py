@@ -1,4 +1,4 @@
-"""The pytest plugin: ``failpath_client``, a fresh `RecordingClient` for each test."""
+"""The pytest plugin: ``failpath_client``, a fresh `RecordingClient` for each test, which has taken over all other clients."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def failpath_client() -> Iterator[RecordingClient]:
-    """A `RecordingClient`, shut down after the test."""
+    """A `RecordingClient`, shut down after the test; meanwhile all clients of the process record into it and send nothing."""
     # Imported here: a plugin is loaded in every test session of whoever has the package installed.
     from failpath_otel.testing import RecordingClient
 
-    with RecordingClient() as client:
+    with RecordingClient() as client, client.take_over():
         yield client

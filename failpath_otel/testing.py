@@ -9,14 +9,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from opentelemetry.trace import TracerProvider
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.config import Options
-from failpath_otel.delivery import DirectSink, Sink
+from failpath_otel.delivery import DirectSink, Sink, takeover
 from failpath_otel.events.step import StepEvent
 
 OnEvent = Callable[[StepEvent], object]
@@ -75,6 +76,17 @@ class RecordingClient(FailpathClient):
         self.events.append(event)
         if self.on_event is not None:
             self.on_event(event)
+
+    @contextmanager
+    def take_over(self) -> Generator[RecordingClient, None, None]:
+        """Within ``with``, every client of this process records into ``events`` and sends nothing.
+
+        Whenever it was made: at import, or within the block; with its runs, steps, decorated functions and span processor,
+        and also where it is switched off. Its ``mask`` holds. After the block each client is as it was; a ``shutdown`` within
+        counts for the block alone. The fixture ``failpath_client`` does this for each test.
+        """
+        with takeover.taking_over(self._receive):
+            yield self
 
     def reset(self) -> None:
         """Forgets the events recorded so far."""

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import ast
 import http.client
-import importlib.util
 import json
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 import pytest
+from support.examples import is_script, is_test, run_scripts, run_tests
 from support.markdown import Block, anchors, blocks, documents, links, table
-from support.served import Client, environment, in_thread
+from support.served import Client, in_thread
 
-from failpath_otel.bindings import render_module
 from failpath_otel.cli.group import COMMANDS, cli
 from failpath_otel.config import OPTIONS
 from failpath_otel.flows import load_flows
@@ -39,64 +36,15 @@ def with_blocks(wanted: Callable[[Block], bool]) -> list[Path]:
     return [document for document in DOCUMENTS if any(map(wanted, blocks(document)))]
 
 
-def is_script(block: Block) -> bool:
-    needed = [word.removeprefix("needs-") for word in block.words if word.startswith("needs-")]
-    elsewhere = {"test", "redis"} & {*block.words}  # the latter: tests/neighbours/test_queue_docs.py
-    return block.language == "python" and not elsewhere and all(map(importlib.util.find_spec, needed))
-
-
-def is_test(block: Block) -> bool:
-    return block.language == "python" and "test" in block.words
-
-
-def run_python(arguments: list[str], folder: Path) -> str:
-    """What a Python process says, standard output and error together. Its working directory has the project's flows.json."""
-    (folder / ".failpath").mkdir()
-    (folder / ".failpath" / "flows.json").write_bytes((ROOT / ".failpath" / "flows.json").read_bytes())
-    # As `failpath-otel generate` would have written it.
-    flows = load_flows(ROOT / ".failpath" / "flows.json")
-    (folder / "failpath_flows.py").write_text(render_module(flows, ".failpath/flows.json"), encoding="utf-8")
-    # Nothing that an example sends leaves this machine.
-    env = environment({"FAILPATH_EXPORTER": "memory", "PYTHONIOENCODING": "utf-8"})
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        timeout=SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def without_times(text: str) -> str:
-    text = re.sub(r"\b\d\d:\d\d:\d\d\.\d{3}\b", "hh:mm:ss.mmm", text)
-    return re.sub(r"\b\d+\.\d+ ?ms\b", "N ms", text)
-
-
 @pytest.mark.parametrize("document", with_blocks(is_script), ids=name_of)
 def test_examples_run_and_print_what_the_document_shows(document: Path, tmp_path: Path) -> None:
-    script = tmp_path / "example.py"
-    found = list(blocks(document))
-    # Blank lines in front, so that a traceback names the document's own lines.
-    lines: list[str] = []
-    for block in filter(is_script, found):
-        lines += [""] * (block.line - 1 - len(lines))
-        lines += block.body.splitlines()
-    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    shown = "".join(block.body for block in found if block.language == "text" and "output" in block.words)
-    assert without_times(run_python([str(script)], tmp_path)) == without_times(shown)
+    printed, shown = run_scripts(document, tmp_path)
+    assert printed == shown
 
 
 @pytest.mark.parametrize("document", with_blocks(is_test), ids=name_of)
 def test_example_tests_pass(document: Path, tmp_path: Path) -> None:
-    body = "\n\n".join(block.body for block in blocks(document) if is_test(block))
-    (tmp_path / "test_example.py").write_text(body, encoding="utf-8")
-    said = run_python(["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_example.py"], tmp_path)
+    said = run_tests(document, tmp_path)
     assert re.search(r"^\d+ passed", said, re.MULTILINE), said
 
 

@@ -24,6 +24,11 @@ class DirectSink:
         self._closed = False
 
     @property
+    def mask(self) -> Mask | None:
+        """What events go through."""
+        return self._mask
+
+    @property
     def closed(self) -> bool:
         """True from ``shutdown`` on."""
         return self._closed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from typing import Final
+from typing import Any, Final
 
 from failpath_otel.delivery.counts import FlushResult, Stats
 from failpath_otel.delivery.sink import Sink
@@ -33,6 +33,11 @@ class FallbackSink:
     def exporter(self) -> object:
         """Where the events go, where the sink tells."""
         return getattr(self._sink, "exporter", None)
+
+    @property
+    def mask(self) -> Any:
+        """What events go through, where the sink tells."""
+        return getattr(self._sink, "mask", None)
 
     @property
     def closed(self) -> bool:

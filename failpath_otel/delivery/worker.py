@@ -90,6 +90,11 @@ class Delivery:
         """Where the events go; the worker's to call, and for others to ask what it is."""
         return self._exporter
 
+    @property
+    def mask(self) -> Mask | None:
+        """What events go through before the exporter sees them."""
+        return self._mask
+
     def _start_afresh(self) -> None:
         """The state of a new process: nothing queued, no worker, no lock that another thread may hold."""
         self._outbox = Outbox(self._max_queue_size, self._on_drop, self._refuse)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from failpath_otel.config import DELIVERIES
-from failpath_otel.delivery import Sink
+from failpath_otel.delivery import Sink, takeover
 from failpath_otel.errors import DeliveryError, UnknownKeyError
 from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.events.step import StepEvent
@@ -33,9 +33,11 @@ class Recorder:
         strict_keys: An unknown key is an error.
         propagates: The current run goes into the baggage.
         client_name: What `known_clients` finds the client by.
+        made_of: The client's own, which a copy keeps alive: as long as one is left the client is not forgotten.
     """
 
     client_name = ""
+    made_of: Recorder | None = None
 
     def __init__(
         self,
@@ -67,11 +69,23 @@ class Recorder:
         # A client that is switched off changes nothing of what the application does.
         self.strict_keys = strict_keys and enabled
         self.checks_keys = bool(flows) or self.strict_keys
+        takeover.join(self)
+
+    def lend(self, sink: Sink) -> Callable[[], None]:
+        """Gives its events to ``sink``, also where none were wanted, until what this returns is called."""
+        before = self.sink, self.enabled, self.waits
+        self.sink, self.enabled, self.waits = sink, True, False
+
+        def give_back() -> None:
+            self.sink, self.enabled, self.waits = before
+
+        return give_back
 
     def silent(self) -> Recorder:
         """One like this that records nothing, for what belongs to no run."""
         other = copy(self)
         other.enabled = other.strict_keys = other.checks_keys = False
+        other.made_of = self
         return other
 
     def delivering(self, delivery: str | None) -> Recorder:
@@ -83,6 +97,8 @@ class Recorder:
             return self
         other = copy(self)
         other.waits = delivery == "await" and self.sink is not None
+        other.made_of = self
+        takeover.join(other)
         return other
 
     @property

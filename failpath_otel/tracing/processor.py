@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from failpath_otel.config import Options, resolve
-from failpath_otel.delivery import DropReason, Sink
+from failpath_otel.delivery import DropReason, Sink, takeover
 from failpath_otel.delivery.factory import open_sink
 from failpath_otel.delivery.fallback import prefer
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
@@ -127,11 +128,17 @@ class FailpathSpanProcessor(SpanProcessor):
         self._asks_parent = self._rule_state is not None and self._rule_state.asks_parent
         self._resource: Any = None
         self._service: str | None = None
+        takeover.join(self)
 
     @property
     def sink(self) -> Sink | None:
         """Where the events go."""
         return self._sink
+
+    def lend(self, sink: Sink) -> Callable[[], None]:
+        """Gives its events to ``sink`` until what this returns is called."""
+        before, self._sink = self._sink, sink
+        return partial(setattr, self, "_sink", before)
 
     # These two run for every span of the service; what they cost is in docs/performance.md. span.attributes builds a view at
     # each access, and a look-up of a missing key in it raises and catches in Python code: together more than all the rest of

@@ -203,6 +203,45 @@ def test_the_plugin_gives_each_test_a_fresh_client(pytester: pytest.Pytester) ->
     result.stdout.fnmatch_lines(["*recorded: (nothing)*"])
 
 
+def test_the_fixture_takes_over_the_client_that_a_module_of_the_service_made(pytester: pytest.Pytester) -> None:
+    """One that would send, were it not for the fixture, to a port where nobody listens: it is used as the service uses it."""
+    pytester.makepyfile(
+        shop="""
+        from failpath_otel import FailpathClient
+
+        failpath = FailpathClient(endpoint="http://127.0.0.1:9", on_error=lambda error: errors.append(error), flows=False)
+        errors = []
+        run = failpath.run("checkout", "of the module")
+
+        @failpath.step("charge-card")
+        def charge():
+            pass
+
+        def checkout(run_id):
+            with failpath.run("checkout", run_id):
+                charge()
+            failpath.flush()
+            failpath.shutdown()
+        """,
+        test_shop="""
+        import pytest
+        import shop
+
+        @pytest.mark.parametrize("run_id", ["first", "second"])
+        def test_a_checkout_charges(failpath_client, run_id):
+            shop.checkout(run_id)
+            failpath_client.assert_story("checkout", "charge-card:success")
+            shop.run.skip("late")
+            assert shop.failpath.stats().dropped == {"shutdown": 1}
+
+        def test_nothing_was_sent_or_kept():
+            assert shop.errors == []
+            assert shop.failpath.stats().recorded == 0
+        """,
+    )
+    pytester.runpytest_subprocess("-W", "error", "-p", "no:randomly").assert_outcomes(passed=3)
+
+
 def test_the_plugin_says_what_its_fixture_is(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("--fixtures")
     result.stdout.fnmatch_lines(["failpath_client*", "*shut down after the test*"])
