@@ -38,7 +38,7 @@ THERE_OPTIONS = (
 )
 THERE_FIELDS = ("flowKey", "runId", "stepKey", "status", "metadata", "error.name", "error.message", "error.stack")
 # Public to the package alone: what the two middlewares share, and what the job queues do.
-SHARED = ("jobs", "requests", "served")
+SHARED = ("jobs", "optional", "requests", "served")
 NAMES = [name for page in sorted(PAGES.glob("*.md")) for name in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.MULTILINE)]
 
 
