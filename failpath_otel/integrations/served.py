@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from contextvars import Token
 from functools import lru_cache
 from types import TracebackType
+from typing import TypeVar, cast
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -14,6 +16,8 @@ from opentelemetry.context import Context
 from failpath_otel.errors import DeliveryError
 from failpath_otel.propagation.current import detach
 from failpath_otel.steps.execution import Execution
+
+T = TypeVar("T")
 
 
 class Served:
@@ -35,7 +39,8 @@ class Served:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         detach(self._tokens.pop())
-        if error is not None and not isinstance(error, StopIteration):  # by which iterators say that there is no more
+        # Not by which iterators say that there is no more.
+        if error is not None and not isinstance(error, StopIteration | StopAsyncIteration):
             self.end(error)
 
     async def started(self) -> None:
@@ -62,6 +67,83 @@ class Served:
             return self._open.pop()
         except IndexError:  # it has ended, perhaps in another thread just now
             return None
+
+
+Judge = Callable[[BaseException | None], BaseException | None]
+"""What the step's error is, by the exception that left the application, or by the answer where there is none."""
+
+
+class Parts(Iterator[T]):
+    """An answer that is made while it is sent, each part of it within the run. The step ends when there is no more.
+
+    Also where the client has gone, of which servers tell by `close`, or by dropping what they do not need any more.
+    """
+
+    def __init__(self, served: Served, parts: Iterable[T], judge: Judge) -> None:
+        self._served = served
+        self._given = parts
+        self._judge = judge
+        self._parts: Iterator[T] | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        with self._served:
+            try:
+                if self._parts is None:
+                    self._parts = iter(self._given)
+                return next(self._parts)
+            except StopIteration:
+                self._served.end(self._judge(None))
+                raise
+            except BaseException as error:
+                self._served.end(self._judge(error))
+                raise
+
+    def close(self) -> None:
+        """Closes what makes the parts, and ends the step."""
+        close = cast("Callable[[], object] | None", getattr(self._given, "close", None))
+        if close is not None:
+            with self._served:
+                close()
+        self._served.end(self._judge(None))
+
+    def __del__(self) -> None:
+        self._served.end(self._judge(None))
+
+
+class AsyncParts(AsyncIterator[T]):
+    """`Parts` of an asynchronous iterable."""
+
+    def __init__(self, served: Served, parts: AsyncIterable[T], judge: Judge) -> None:
+        self._served = served
+        self._given = parts
+        self._judge = judge
+        self._parts: AsyncIterator[T] | None = None
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        with self._served:
+            try:
+                if self._parts is None:
+                    self._parts = aiter(self._given)
+                return await anext(self._parts)
+            except StopAsyncIteration:
+                await self._served.aend(self._judge(None))
+                raise
+            except BaseException as error:
+                await self._served.aend(self._judge(error))
+                raise
+
+    def close(self) -> None:
+        """Ends the step; what makes the parts closes by itself, or in the event loop."""
+        self._served.end(self._judge(None))
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def failure_of(status: int | None) -> Exception | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf, StepKeyOf
-from failpath_otel.integrations.served import Served, failure_of
+from failpath_otel.integrations.served import Parts, failure_of
 
 Environ = dict[str, Any]
 App = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
@@ -54,21 +54,20 @@ class FailpathMiddleware:
         served = self._choose.begin(request, run)
         if served is None:
             return self._app(environ, start_response)
-        answer = _StartedAnswer(served, start_response)
+        answer = _StartedAnswer(start_response)
         with served:
             body = self._app(environ, answer.start if served.is_step else start_response)
         wrapper = environ.get("wsgi.file_wrapper")
         if isinstance(body, list | tuple) or (isinstance(wrapper, type) and isinstance(body, wrapper)):
-            answer.end()
+            served.end(answer.judge(None))
             return body  # nothing of the application runs any more, and servers send these two faster as they are
-        return _Streamed(served, answer, body)
+        return Parts(served, body, answer.judge)
 
 
 class _StartedAnswer:
     """What is known of an answer, for the step of its request."""
 
-    def __init__(self, served: Served, start_response: Callable[..., Any]) -> None:
-        self._served = served
+    def __init__(self, start_response: Callable[..., Any]) -> None:
         self._start_response = start_response
         self._status: int | None = None
 
@@ -78,39 +77,9 @@ class _StartedAnswer:
         self._status = int(code) if code.isdecimal() else None
         return self._start_response(status, *more, **named)
 
-    def end(self) -> None:
-        """The answer is complete, or the client has gone; later calls do nothing."""
-        self._served.end(failure_of(self._status))
-
-
-class _Streamed:
-    """A body that is made while it is sent, each part of it within the run."""
-
-    def __init__(self, served: Served, answer: _StartedAnswer, body: Iterable[bytes]) -> None:
-        self._served = served
-        self._answer = answer
-        self._body = body
-        self._parts: Iterator[bytes] | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            with self._served:
-                if self._parts is None:
-                    self._parts = iter(self._body)
-                return next(self._parts)
-        except StopIteration:
-            self._answer.end()
-            raise
-
-    def close(self) -> None:
-        close = cast("Callable[[], object] | None", getattr(self._body, "close", None))
-        if close is not None:
-            with self._served:
-                close()
-        self._answer.end()
+    def judge(self, error: BaseException | None) -> BaseException | None:
+        """The step's error: the exception, or what the status tells where there is none."""
+        return failure_of(self._status) if error is None else error
 
 
 def _request(environ: Environ) -> Request[Environ]:
