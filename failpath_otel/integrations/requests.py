@@ -40,12 +40,13 @@ _MAX_ID_CHARS: Final = 4096
 
 @dataclass(frozen=True)
 class Request(Generic[R]):
-    """What the choice of a run looks at. ``raw`` is the ASGI scope or the WSGI environ."""
+    """What the choice of a run looks at. ``raw`` is what the server has, ``request_id`` what its platform calls the request."""
 
     raw: R
     method: str
     path: str
     header: Callable[[str], str | None]
+    request_id: object = None
 
 
 class NoRun:
@@ -161,9 +162,10 @@ class RunChooser(Generic[R]):
 
     def _id_of(self, request: Request[R]) -> object:
         if callable(self._run_id):
-            return self._run_id(request.raw)
+            given = self._run_id(request.raw)
+            return request.request_id if given is None else given
         value = request.header(self._run_id)
-        return value if value is None or len(value) <= _MAX_ID_CHARS else value[:_MAX_ID_CHARS]
+        return value[:_MAX_ID_CHARS] if value else request.request_id
 
 
 def _flow_finder(flow: Any) -> Callable[[Request[Any]], Flow | None]:
