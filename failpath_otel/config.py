@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from failpath_otel.endpoint import (
     DEFAULT_ENDPOINT,
@@ -17,20 +17,22 @@ from failpath_otel.endpoint import (
     checked_project_key,
     is_loopback,
 )
-from failpath_otel.errors import ConfigError
-from failpath_otel.rules.discovery import FromEnvironment
-from failpath_otel.rules.rule import SpanRule, SpanRules
+from failpath_otel.option_values import (
+    checked_callable,
+    checked_count,
+    checked_exporter,
+    checked_flag,
+    checked_flows,
+    checked_metadata,
+    checked_one_of,
+    checked_provider,
+    checked_rules,
+)
 
 DELIVERIES: Final = ("background", "await")
-EXPORTERS: Final = ("http", "otlp", "console", "jsonl", "memory", "none")
 
 ACCEPT_INCOMING_VARIABLE: Final = "FAILPATH_ACCEPT_INCOMING"
 """No option of the client: who calls is a matter of each place where requests come in."""
-
-_MAX_COUNT: Final = 2**31 - 1
-"""More milliseconds than a socket's timeout can take would fail at each request."""
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
 
 
 @dataclass(frozen=True)
@@ -135,94 +137,9 @@ def accepts_incoming(given: Any, environ: Mapping[str, str] | None = None) -> bo
         ConfigError: The argument or the variable is neither true nor false.
     """
     if given is not None:
-        return _flag("accept_incoming", given)
+        return checked_flag("accept_incoming", given)
     text = (os.environ if environ is None else environ).get(ACCEPT_INCOMING_VARIABLE, "").strip()
-    return _flag(ACCEPT_INCOMING_VARIABLE, text) if text else True
-
-
-def _flag(name: str, value: Any) -> bool:
-    text = str(value).lower() if isinstance(value, str | int) else ""
-    if text in _TRUE or text in _FALSE:
-        return text in _TRUE
-    raise ConfigError(f"{name} must be true or false, got {value!r}")
-
-
-def _count(minimum: int) -> Callable[[str, Any], int]:
-    def check(name: str, value: Any) -> int:
-        try:
-            number = int(value)
-            whole = number == float(value) and not isinstance(value, bool)
-        except (TypeError, ValueError, OverflowError):
-            number, whole = 0, False
-        if not whole:
-            raise ConfigError(f"{name} must be a whole number, got {value!r}")
-        if number < minimum:
-            raise ConfigError(f"{name} must be at least {minimum}, got {number}")
-        if number > _MAX_COUNT:
-            raise ConfigError(f"{name} must be at most {_MAX_COUNT}, got {number}")
-        return number
-
-    return check
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[str, Any], str]:
-    def check(name: str, value: Any) -> str:
-        if isinstance(value, str) and value.lower() in choices:
-            return value.lower()
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
-
-    return check
-
-
-def _metadata(name: str, value: Any) -> Mapping[str, Any]:
-    if isinstance(value, Mapping):
-        return cast(Mapping[str, Any], value)
-    if isinstance(value, str):
-        pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()]
-        if all(separator and key.strip() for key, separator, _ in pairs):
-            return {key.strip(): text.strip() for key, _, text in pairs}
-    raise ConfigError(f"{name} must be a mapping, or text such as region=eu,tier=gold, got {value!r}")
-
-
-def _callable(name: str, value: Any) -> Callable[..., Any]:
-    if not callable(value):
-        raise ConfigError(f"{name} must be callable, got {value!r}")
-    return cast(Callable[..., Any], value)
-
-
-def _exporter(name: str, value: Any) -> Any:
-    if isinstance(value, str):
-        kind, _, argument = value.partition(":")
-        if kind.lower() == "jsonl" and argument:
-            return f"jsonl:{argument}"
-        return _one_of(EXPORTERS)(name, value)
-    if callable(getattr(value, "export", None)) and callable(getattr(value, "close", None)):
-        return value
-    choices = ", ".join(EXPORTERS)
-    raise ConfigError(f"{name} must be one of {choices}, or an object with export() and close(), got {value!r}")
-
-
-def _provider(name: str, value: Any) -> Any:
-    if callable(getattr(value, "get_tracer", None)):
-        return value
-    raise ConfigError(f"{name} must be an OpenTelemetry tracer provider with get_tracer(), got {value!r}")
-
-
-def _flows(name: str, value: Any) -> Any:
-    if value is False or isinstance(value, str | os.PathLike) or hasattr(value, "by_slug"):
-        return cast("Any", value)
-    raise ConfigError(f"{name} must be the path of a flows.json, a Flows object, or False, got {value!r}")
-
-
-def _rules(name: str, value: Any) -> Any:
-    if name == "FAILPATH_RULES":
-        return False if value.lower() in _FALSE else FromEnvironment(value)
-    listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
-    if isinstance(value, SpanRules) or (listed and all(isinstance(rule, SpanRule) for rule in cast("Sequence[Any]", value))):
-        return cast("Any", value)
-    if value is False or (isinstance(value, str | os.PathLike) and os.fspath(cast("Any", value))):
-        return cast("Any", value)
-    raise ConfigError(f"{name} must be the path of a spans.json, SpanRules, a list of SpanRule, or False, got {value!r}")
+    return checked_flag(ACCEPT_INCOMING_VARIABLE, text) if text else True
 
 
 OPTIONS: Final = (
@@ -276,7 +193,7 @@ OPTIONS: Final = (
         "bool",
         "FAILPATH_ENABLED",
         True,
-        _flag,
+        checked_flag,
         "False: functions still run, no span is opened and nothing is sent.",
         of_processor=True,
     ),
@@ -285,19 +202,25 @@ OPTIONS: Final = (
         "Mapping[str, Any]",
         "FAILPATH_DEFAULT_METADATA",
         {},
-        _metadata,
+        checked_metadata,
         "Metadata of every event; run and step metadata win over it. In the environment as `key=value,key=value`.",
         of_processor=True,
     ),
     Option(
-        "capture_stack", "bool", "FAILPATH_CAPTURE_STACK", False, _flag, "Send the traceback with errors.", of_processor=True
+        "capture_stack",
+        "bool",
+        "FAILPATH_CAPTURE_STACK",
+        False,
+        checked_flag,
+        "Send the traceback with errors.",
+        of_processor=True,
     ),
     Option(
         "delivery",
         'Literal["background", "await"]',
         "FAILPATH_DELIVERY",
         "background",
-        _one_of(DELIVERIES),
+        checked_one_of(DELIVERIES),
         "`background` sends from a thread; `await` sends each event before the call goes on.",
     ),
     Option(
@@ -305,7 +228,7 @@ OPTIONS: Final = (
         "bool",
         "FAILPATH_RAISE_ON_SEND_ERROR",
         False,
-        _flag,
+        checked_flag,
         "Raise `DeliveryError` when sending fails: from `flush()`, or with `await` after the step's function.",
     ),
     Option(
@@ -313,7 +236,7 @@ OPTIONS: Final = (
         "int",
         "FAILPATH_SEND_TIMEOUT_MILLIS",
         1500,
-        _count(0),
+        checked_count(0),
         "How long one request may take; 0: no limit.",
         of_processor=True,
     ),
@@ -322,7 +245,7 @@ OPTIONS: Final = (
         "int",
         "FAILPATH_MAX_QUEUE_SIZE",
         20_000,
-        _count(1),
+        checked_count(1),
         "How many events may wait or be in flight; beyond it events are dropped by rank and counted.",
         of_processor=True,
     ),
@@ -331,7 +254,7 @@ OPTIONS: Final = (
         "Callable[[Exception], object]",
         None,
         None,
-        _callable,
+        checked_callable,
         "Called with the exception of each failed attempt to send, from the worker's thread.",
         of_processor=True,
     ),
@@ -340,7 +263,7 @@ OPTIONS: Final = (
         "Callable[[StepEvent, DropReason], object]",
         None,
         None,
-        _callable,
+        checked_callable,
         "Called with each dropped event and the reason.",
         of_processor=True,
     ),
@@ -349,7 +272,7 @@ OPTIONS: Final = (
         "Callable[[StepEvent], StepEvent]",
         None,
         None,
-        _callable,
+        checked_callable,
         "Called with each event before it leaves; returns the event that may leave. Spans are not masked.",
         of_processor=True,
     ),
@@ -358,7 +281,7 @@ OPTIONS: Final = (
         "str | EventExporter",
         "FAILPATH_EXPORTER",
         "http",
-        _exporter,
+        checked_exporter,
         "`http`, `otlp`, `console`, `jsonl` (or `jsonl:PATH`), `memory`, `none` (spans only), or an exporter object.",
         of_processor=True,
     ),
@@ -367,7 +290,7 @@ OPTIONS: Final = (
         "TracerProvider",
         None,
         None,
-        _provider,
+        checked_provider,
         "The tracer provider to open spans with; without one, the global one of the moment.",
     ),
     Option(
@@ -375,17 +298,17 @@ OPTIONS: Final = (
         "str | os.PathLike[str] | Flows | Literal[False]",
         "FAILPATH_FLOWS",
         None,
-        _flows,
+        checked_flows,
         "Path of flows.json, to warn of unknown keys; without one it is looked for from the working directory "
         "up. `strict` (or `strict:PATH`): unknown keys raise. False: none.",
     ),
-    Option("metadata_on_spans", "bool", "FAILPATH_METADATA_ON_SPANS", True, _flag, "Put metadata on the spans too."),
+    Option("metadata_on_spans", "bool", "FAILPATH_METADATA_ON_SPANS", True, checked_flag, "Put metadata on the spans too."),
     Option(
         "propagate",
         "bool",
         "FAILPATH_PROPAGATE",
         True,
-        _flag,
+        checked_flag,
         "Put flow and run id of the current run into W3C baggage, so that the services called go on with the run.",
     ),
     Option(
@@ -393,7 +316,7 @@ OPTIONS: Final = (
         "str | os.PathLike[str] | SpanRules | Sequence[SpanRule] | Literal[False]",
         "FAILPATH_RULES",
         None,
-        _rules,
+        checked_rules,
         "Which spans of others are steps: path of spans.json, or rules; without it `.failpath/spans.json` is "
         "looked for from the working directory up. False: none.",
         of_processor=True,
@@ -403,7 +326,7 @@ OPTIONS: Final = (
         "bool",
         "FAILPATH_RECORD_UNSAMPLED",
         False,
-        _flag,
+        checked_flag,
         "Have spans recorded, not exported, that the sampler drops and that could be steps; see `RecordingSampler`.",
     ),
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
+from failpath_otel.delivery.delivery import Delivery
 from failpath_otel.delivery.direct import DirectSink
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.sink import Sink
-from failpath_otel.delivery.worker import Delivery
 
 __all__ = ["Delivery", "DirectSink", "DropReason", "FlushResult", "Mask", "Sink", "Stats"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from failpath_otel.config import Options
+from failpath_otel.delivery.delivery import Delivery
 from failpath_otel.delivery.sink import Sink
-from failpath_otel.delivery.worker import Delivery
 from failpath_otel.exporters import ConsoleExporter, EventExporter, HttpExporter, JsonlExporter, MemoryExporter
 from failpath_otel.notices import warn_once
 

@@ -1,4 +1,4 @@
-"""Delivery: takes events at the speed of a list append and gets them to an exporter from one background thread."""
+"""Worker: the one background thread that gets queued events to an exporter, and its state in each process."""
 
 from __future__ import annotations
 
@@ -14,31 +14,28 @@ from opentelemetry import context as otel_context
 
 from failpath_otel import clock
 from failpath_otel.delivery import process
-from failpath_otel.delivery.awaited import Awaited, awaited_event
-from failpath_otel.delivery.counts import DropReason, FlushResult, Stats
+from failpath_otel.delivery.counts import DropReason
 from failpath_otel.delivery.legacy import Legacy
 from failpath_otel.delivery.masking import Mask
 from failpath_otel.delivery.outbox import OnDrop, Outbox
 from failpath_otel.delivery.patience import Patience
 from failpath_otel.delivery.sending import OnError, Sender
 from failpath_otel.delivery.wake_up import WakeUp
-from failpath_otel.errors import DeliveryError
-from failpath_otel.events.step import StepEvent
 from failpath_otel.exporters.protocol import EventExporter
 from failpath_otel.notices import warn_once
 
 # The key has no public name, and instrumentations import it from here.
 _SUPPRESS_INSTRUMENTATION_KEY: Final[str] = getattr(otel_context, "_SUPPRESS_INSTRUMENTATION_KEY", "suppress_instrumentation")
-_NEVER: Final = 1 << 62
+NEVER: Final = 1 << 62
 _AFTER_A_FAULT_SECONDS: Final = 1.0
 _IDLE_SECONDS: Final = 5.0
 """How often an idle worker looks by itself: what was to wake it may have been cut off, such as by an alarm that raises."""
 _RETIRING_SECONDS: Final = 30.0
-_LONG_MILLIS: Final = 365 * 24 * 3600 * 1000
+LONG_MILLIS: Final = 365 * 24 * 3600 * 1000
 
 
-class Delivery:
-    """A bounded queue and the worker that empties it. See `Sink` for the promises of its methods.
+class Worker:
+    """A bounded queue, and the thread that empties it.
 
     Args:
         exporter: Where batches go.
@@ -83,7 +80,7 @@ class Delivery:
         self._adopting: dict[int, threading.RLock] = {}
         self._legacy = Legacy()
         self._start_afresh()
-        process.watch(self)
+        self._made()
 
     @property
     def exporter(self) -> EventExporter:
@@ -122,178 +119,12 @@ class Delivery:
         self._wake_up = WakeUp()
         self._left_by_parent: queue.SimpleQueue[None] = queue.SimpleQueue()
 
-    def after_fork(self) -> None:
-        """Called in a forked child: what was queued is the parent's to send, what it counted the parent's to tell."""
-        self._legacy.cross(self._outbox)
-        self._start_afresh()
-        if self._closed:
-            self._outbox.close("shutdown")
-
-    def _adopt(self) -> None:
-        """Starts afresh after a fork that went round Python's hooks, such as uWSGI's."""
-        pid = os.getpid()
-        if self._pid != pid:
-            # A lock of the parent may be held for ever, so the first who comes brings one.
-            with self._adopting.setdefault(pid, threading.RLock()):
-                if self._pid != pid:
-                    self.after_fork()
-        self._legacy.settle(self._outbox)
-
-    def begin_in_child(self) -> None:
-        """Called where a child begins whose parent left it what it recorded: sends that."""
-        self._adopt()
-        if self._outbox.queued or self._inbox:
-            self._start_worker()
-            self._wake_up.give()
-
-    @property
-    def closed(self) -> bool:
-        """True from ``shutdown`` on."""
-        return self._closed
-
-    @property
-    def is_used(self) -> bool:
-        """Whether anything was recorded in this process."""
-        return bool(self._inbox) or self._outbox.recorded > 0
-
-    # Recording, on the application's threads.
-
-    def record(self, event: StepEvent) -> None:
-        """Takes an event and returns at once."""
-        if self._pid != os.getpid():
-            self._adopt()
-        self._inbox.append(event)
-        if self._outbox.refuse:
-            self._outbox.admit()
-            if self._sender.wait() <= 0 and not self._closed and self._start_worker():
-                self._wake_up.give()  # it is time to ask whether the key is taken again
-            return
-        waiting = len(self._inbox)
-        if waiting >= self._wake_at:
-            started = False
-            try:
-                self._wake_at = _NEVER
-                started = self._start_worker()
-            finally:
-                if not started:
-                    self._wake_at = 1  # no thread can be started now, or an alarm came first; the next event tries again
-            self._wake_up.give()
-            if not started and event.is_outcome and self._legacy.nobody_sends():
-                self.flush(self._send_timeout_millis or _LONG_MILLIS)
-        if waiting + self._outbox.queued > self._max_queue_size:
-            self._outbox.admit()
-        if self._patience is not None and event.is_outcome and not self._sender.failing:
-            self._patience.spend(lambda deadline: self._drain(deadline, lambda: self._sender.failing))
-
-    def record_and_wait(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
-        """Takes an event and waits until it is sent, refused, or not sent for now; that failure is returned.
-
-        While the destination is failing already, the event is queued and nothing is waited for; nor is it on the worker
-        itself, where callbacks run, or in a signal handler that interrupted a change of the queue.
-        """
-        awaited = self._await(event, timeout_millis)
-        if awaited is None:
-            return None
-        try:
-            if self._hurry(awaited):
-                awaited.outbox.wait(awaited.is_over, awaited.deadline)
-        finally:
-            verdict = awaited.outbox.verdict(awaited.number, event)
-        return awaited.failure(verdict, timeout_millis)
-
-    async def record_and_wait_async(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
-        """Like `record_and_wait`, on an asyncio loop, which goes on meanwhile."""
-        awaited = self._await(event, timeout_millis)
-        if awaited is None:
-            return None
-        try:
-            if self._hurry(awaited):
-                await awaited.outbox.wait_async(awaited.is_over, awaited.deadline)
-        finally:
-            verdict = awaited.outbox.verdict(awaited.number, event)
-        return awaited.failure(verdict, timeout_millis)
-
-    def _await(self, event: StepEvent, timeout_millis: int) -> Awaited | None:
-        """Takes an event that is to be waited for; ``None`` where it cannot be."""
-        self._adopt()
-        if threading.current_thread() is self._worker:
-            self.record(event)
-            return None
-        return awaited_event(self._outbox, self._sender, event, _deadline(timeout_millis) if timeout_millis else None)
-
-    def _hurry(self, awaited: Awaited) -> bool:
-        """Has an event sent; whether there is something to wait for then."""
-        if not awaited.waits:
-            return False
-        if self._start_worker():
-            self._nudge(awaited.number)
-            return True
-        self._send_here(awaited.number, awaited.deadline or _deadline(_LONG_MILLIS))
-        return False
-
-    def holds(self, event: StepEvent) -> bool:
-        """Whether this very event was recorded and is not sent yet."""
-        return self._outbox.has(event)
-
-    # Waiting, on the application's threads.
-
-    def flush(self, timeout_millis: int) -> FlushResult:
-        """Waits until all that was recorded before is sent or dropped, or the time is over."""
-        self._drain(_deadline(timeout_millis))
-        return self.stats()
-
-    def shutdown(self, timeout_millis: int) -> None:
-        """Sends what is left, within the time; what comes later is counted as dropped."""
-        if self._closed:
-            return
-        deadline = _deadline(timeout_millis)
-        self._drain(deadline, lambda: self._sender.hold_until > deadline)
-        if self._outbox.interrupts_holder():
-            return  # a signal handler that interrupted a change of the queue leaves it to the interpreter's exit
-        self._closed = True
-        self._outbox.close("shutdown")
-        process.forget(self)
-        self._wake_up.give()
-        worker = self._worker
-        if worker is None or not worker.is_alive():
-            self._close_exporter()
-        elif worker is not threading.current_thread():
-            worker.join(max(0.0, deadline - clock.monotonic()))  # it closes the exporter as soon as that is idle
-
     def retire(self) -> None:
         """Sends what is left in the background, for half a minute at most, and ends the thread. Safe in a finalizer."""
         self._retired_until = clock.monotonic() + _RETIRING_SECONDS
         if self._worker is not None or self._outbox.queued or self._inbox:
             self._start_worker()
         self._wake_up.give()
-
-    def stats(self) -> Stats:
-        """The counts of this moment."""
-        self._adopt()
-        return self._outbox.stats(self._sender.retries, self._sender.mask_failures)
-
-    def take_error(self) -> DeliveryError | None:
-        """The failure since the last call, if there was one: events were lost, or could not be sent and are held."""
-        sender = self._sender
-        lost, sender.lost = sender.lost, None
-        return lost or sender.held
-
-    def _drain(self, deadline: float, gives_up: Callable[[], bool] | None = None) -> None:
-        self._adopt()
-        outbox = self._outbox
-        outbox.admit()
-        through = outbox.recorded
-        if outbox.oldest > through or threading.current_thread() is self._worker or outbox.interrupts_holder():
-            return  # a callback on the worker cannot wait for the worker, nor a signal handler for what it interrupted
-
-        def done() -> bool:
-            return outbox.oldest > through or (gives_up is not None and gives_up())
-
-        if self._start_worker():
-            self._nudge(through)
-            outbox.wait(done, deadline)
-        else:
-            self._send_here(through, deadline)
 
     def _send_here(self, through: int, deadline: float) -> None:
         """Sends on the calling thread: at the interpreter's exit Python starts no more threads."""
@@ -316,8 +147,6 @@ class Delivery:
                     self._sending.release()
         finally:
             otel_context.detach(token)
-
-    # The worker.
 
     def _start_worker(self) -> bool:
         """Starts the worker where there is none; False where no thread can be started, or none may be."""
@@ -376,7 +205,7 @@ class Delivery:
         if clock.monotonic() > until or not (self._outbox.queued or self._inbox):
             self._closed = True
             self._outbox.close("shutdown")
-            process.forget(self)
+            self._forgotten()
 
     def _survive(self, me: threading.Thread) -> None:
         """One round of work; whatever it raises, be it a callback's SystemExit, the worker goes on."""
@@ -410,7 +239,7 @@ class Delivery:
         if len(self._inbox) < wake_at and not self._closed and self._nudged is nudged:
             wake_up.wait(seconds)
         if wake_up is self._wake_up:  # else a greenlet woke up in a forked child, where another worker sets this
-            self._wake_at = _NEVER
+            self._wake_at = NEVER
 
     def _back_off(self, seconds: float) -> None:
         """Waits before the next attempt. A flush cuts it short, unless the destination itself asked for the wait."""
@@ -431,9 +260,16 @@ class Delivery:
         except Exception:
             warn_once("close", "the exporter's close() raised", exc_info=True)
 
+    def _made(self) -> None:
+        """Called at the end of the construction."""
 
-def _deadline(timeout_millis: float) -> float:
-    return clock.monotonic() + max(0.0, min(timeout_millis, _LONG_MILLIS)) / 1000
+    def _forgotten(self) -> None:
+        """Called when nobody is left who could record anything."""
+
+
+def deadline_in(timeout_millis: float) -> float:
+    """The moment (monotonic seconds) that is so far away."""
+    return clock.monotonic() + max(0.0, min(timeout_millis, LONG_MILLIS)) / 1000
 
 
 def _suppress_instrumentation() -> Token[otel_context.Context]:

@@ -15,6 +15,7 @@ from opentelemetry import context as otel_context
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.current import detach
 from failpath_otel.steps.run import Run
@@ -74,7 +75,9 @@ class CeleryConnection:
             run = self._client.current_run()
             if run is not None and isinstance(headers, dict) and HEADER not in headers:
                 headers[HEADER] = run.carrier()
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("celery-publish", "a task is sent without its run", exc_info=True)
 
     def _beginning(self, task: Any = None, **_: object) -> None:
@@ -87,7 +90,9 @@ class CeleryConnection:
             running = _Running(run, run.step(key) if key else None)
             running.begin()
             self._open[task.request] = running
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("celery-task", "a task runs without its run", exc_info=True)
 
     # Success, failure and retry come before `task_postrun`, in which OpenTelemetry's instrumentation takes its context off:
@@ -111,7 +116,9 @@ class CeleryConnection:
             running = self._open.pop(request, None)
             if running is not None:
                 running.end(error if isinstance(error, BaseException) else None)
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("celery-end", "the end of a task could not be recorded", exc_info=True)
 
     # Other receivers put their context on before ours, also those that were connected after us: OpenTelemetry's
@@ -127,7 +134,9 @@ class CeleryConnection:
         # A process of the pool ends by os._exit, which runs no exit handlers.
         try:
             self._client.shutdown()
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("celery-exit", "what a worker process had still to send may be lost", exc_info=True)
 
     def _run_of(self, task: Any) -> Run[Any] | None:

@@ -19,6 +19,7 @@ from failpath_otel.errors import ConfigError
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf, StepKeyOf
 from failpath_otel.integrations.served import AsyncParts, Judge, Parts, Served, named_failure
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.baggage import in_header
 
@@ -290,7 +291,9 @@ def _with_run(client: FailpathClient, metadata: Fields | None) -> list[tuple[str
             fields |= {key: value for key, value in run.carrier().items() if key in ("traceparent", "tracestate")}
         kept = [(key, value) for key, value in pairs if key not in fields]
         return [*kept, *((key, value) for key, value in fields.items() if value)]
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         warn_once("grpc-client", "a call is sent without its run", exc_info=True)
         return pairs
 

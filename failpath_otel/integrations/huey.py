@@ -14,6 +14,7 @@ from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.errors import ConfigError
 from failpath_otel.integrations.jobs import HEADER, Flow, JobAttempt, JobRuns, StepKeyOf, needed
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 _signals: Any = needed("huey.signals")
@@ -66,7 +67,9 @@ class _Hooks:
         """Sends what a worker has: Huey restarts by ``exec``, without exit handlers."""
         try:
             self._runs.client.flush(EXIT_TIMEOUT_MILLIS)
-        except Exception:  # raise_on_send_error is for the service's own calls
+        except Exception as error:  # raise_on_send_error is for the service's own calls
+            if is_interruption(error):
+                raise
             warn_once("huey-exit", "what a worker had still to send may be lost", exc_info=True)
 
     def _end(self, task: Any, error: BaseException | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.steps.run import Run
 from failpath_otel.steps.step import Step
@@ -61,7 +62,9 @@ class JobRuns(Generic[J]):
         try:
             run = self.client.current_run()
             return None if run is None else run.carrier()
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-send", "a job is sent without its run", exc_info=True)
             return None
 
@@ -75,7 +78,9 @@ class JobRuns(Generic[J]):
                 return current
             flow = self._flows.get(name)
             return None if flow is None else self.client.run(flow, job_id)
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-run", "a job runs without its run", exc_info=True)
             return None
 
@@ -84,7 +89,9 @@ class JobRuns(Generic[J]):
         try:
             key = None if self._step_key is None else self._step_key(job)
             return run.step(key) if key else None
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-step", "a job is no step, for its key could not be had", exc_info=True)
             return None
 
@@ -103,7 +110,9 @@ class JobAttempt:
         try:
             run.__enter__()
             self._entered = True
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-begin", "a job runs without its run", exc_info=True)
 
     def begin_step(self, step: Step | None) -> None:
@@ -113,7 +122,9 @@ class JobAttempt:
         try:
             step.__enter__()
             self._step = step
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-begin-step", "the beginning of a job could not be recorded", exc_info=True)
 
     async def begin_step_async(self, step: Step | None) -> None:
@@ -123,7 +134,9 @@ class JobAttempt:
         try:
             await step.__aenter__()
             self._step = step
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-begin-step", "the beginning of a job could not be recorded", exc_info=True)
 
     def end_step(self, error: BaseException | None) -> None:
@@ -133,7 +146,9 @@ class JobAttempt:
             return
         try:
             step.__exit__(*_described(error))
-        except Exception:  # raise_on_send_error is for the service's own calls
+        except Exception as raised:  # raise_on_send_error is for the service's own calls
+            if is_interruption(raised):
+                raise
             warn_once("job-end", "the end of a job could not be recorded", exc_info=True)
 
     def end(self, error: BaseException | None = None) -> None:
@@ -144,7 +159,9 @@ class JobAttempt:
         self._entered = False
         try:
             self.run.__exit__(None, None, None)
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-leave", "a run could not be left at the end of a job", exc_info=True)
 
     async def end_async(self, error: BaseException | None) -> None:
@@ -153,7 +170,9 @@ class JobAttempt:
         try:
             if step is not None:
                 await step.__aexit__(*_described(error))
-        except Exception:
+        except Exception as raised:
+            if is_interruption(raised):
+                raise
             warn_once("job-end", "the end of a job could not be recorded", exc_info=True)
         finally:
             self.end(error)

@@ -16,6 +16,7 @@ from opentelemetry import trace
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.integrations.jobs import HEADER, Flow, JobRuns
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.carrier import unpack
 from failpath_otel.steps.run import Run
@@ -147,7 +148,9 @@ def _carrier_of(message: Any) -> dict[str, str]:
         own: Any = json.loads(found.pop(HEADER, "null"))
         if unpack(own).run is not None:
             return cast("dict[str, str]", own)
-    except Exception:  # headers are the sender's, and a message the consumer's: anything may be in there
+    except Exception as error:  # headers are the sender's, and a message the consumer's: anything may be in there
+        if is_interruption(error):
+            raise
         warn_once("kafka-headers", "the headers of a message could not be read", exc_info=True)
     return found
 

@@ -18,6 +18,7 @@ from failpath_otel.errors import ConfigError
 from failpath_otel.events.translate import RunIdentity
 from failpath_otel.flow_key import FlowKey
 from failpath_otel.integrations.served import Served
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.baggage import in_header, remove
 from failpath_otel.propagation.carrier import unpack
@@ -95,7 +96,9 @@ class RunChooser(Generic[R]):
         run = None
         try:
             run = self._choose(request)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("middleware", "the run of a request could not be found; it is served without one", exc_info=True)
         return NoRun() if run is None and not self._accept_incoming else run
 
@@ -121,7 +124,9 @@ class RunChooser(Generic[R]):
             key = run.recorder.identifier("step key", given)
             run.recorder.check_key(run.flow_key, key)
             return Execution(run.recorder, run.facts, key, {})
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("request-step", "a request could not be made a step; it is served without one", exc_info=True)
             return None
 
@@ -133,7 +138,9 @@ class RunChooser(Generic[R]):
         """
         try:
             return self._baggage_within(request, run)
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("middleware-baggage", "the baggage of a request could not be changed", exc_info=True)
             return None
 

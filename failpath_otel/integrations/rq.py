@@ -13,6 +13,7 @@ from typing import Any, Final
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
 from failpath_otel.integrations.jobs import HEADER, Flow, JobAttempt, JobRuns, StepKeyOf, needed
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 _rq: Final = needed("rq")
@@ -60,7 +61,9 @@ class RqConnection:
         """Sends what a process has that ends without exit handlers; internal."""
         try:
             self._runs.client.flush(EXIT_TIMEOUT_MILLIS)
-        except Exception:  # raise_on_send_error is for the service's own calls
+        except Exception as error:  # raise_on_send_error is for the service's own calls
+            if is_interruption(error):
+                raise
             warn_once("rq-exit", "what a work horse had still to send may be lost", exc_info=True)
 
 
@@ -74,7 +77,9 @@ class _Connected:
 def _name_of(job: Any) -> str:
     try:
         return str(job.func_name)
-    except Exception:  # its data cannot be read; RQ finds out by itself
+    except Exception as error:  # its data cannot be read; RQ finds out by itself
+        if is_interruption(error):
+            raise
         return ""
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from support.delivery import ScriptedExporter, event
 
-from failpath_otel.delivery.worker import Delivery
+from failpath_otel.delivery.delivery import Delivery
 from failpath_otel.errors import RetryableError
 
 

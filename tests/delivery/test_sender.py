@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from support.delivery import ScriptedExporter, event
 
+from failpath_otel.delivery.delivery import Delivery
 from failpath_otel.delivery.outbox import Outbox
 from failpath_otel.delivery.sending import Sender
-from failpath_otel.delivery.worker import Delivery
 from failpath_otel.errors import RejectedError, RetryableError
 
 
