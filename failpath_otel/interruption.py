@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dis
+import sys
 from collections.abc import Callable
-from types import CodeType, FrameType, TracebackType
+from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -27,12 +28,12 @@ def is_interruption(error: BaseException) -> bool:
     exception is caught, for it goes by the traceback:
 
     - a frame that was given the frame below it is a signal handler (Celery's soft time limit, `signal.alarm`);
-    - an exception that no ``raise`` made, and that no built-in function makes, was raised from outside: by
+    - an exception that stands at no ``raise``, and that no compiled function makes, was set from outside: by
       ``PyThreadState_SetAsyncExc``, as RQ's and Dramatiq's time limits do, or by a scheduler such as gevent's;
     - `only_waits` marks functions that fail in no other way.
 
-    A doubt is settled for the application: an exception of an extension's own kind, raised by its C code in a sampler or a
-    span processor of others, passes, as it would beside a bare span.
+    A doubt is settled for the application: an exception without arguments that C code raises in a sampler or a span processor
+    of others passes, as it would beside a bare span.
     """
     trace = error.__traceback__
     if trace is None:
@@ -66,7 +67,13 @@ def _raised_at(trace: TracebackType) -> bool:
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Whether no built-in function would raise such an exception: its type is not built in, or it says nothing."""
-    if isinstance(error, _WITHOUT_WORDS):
-        return False
-    return type(error).__module__ != "builtins" or not error.args
+    """Whether compiled code would not raise such an exception by itself.
+
+    From outside comes a class, of which Python makes the exception without arguments. What has some all the same has them by
+    an ``__init__`` of its own, as RQ's time limit does; those of the standard library, such as JSON's, get them where they are
+    raised.
+    """
+    kind = type(error)
+    if not error.args:
+        return not isinstance(error, _WITHOUT_WORDS)
+    return type(kind.__init__) is FunctionType and kind.__module__.partition(".")[0] not in sys.stdlib_module_names

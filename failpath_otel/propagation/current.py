@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextvars import Token
+from contextvars import ContextVar, Token
 from types import FrameType
 from typing import Final, Protocol, cast
 
@@ -16,6 +16,9 @@ from failpath_otel.interruption import is_interruption
 from failpath_otel.propagation import baggage
 
 _CURRENT_RUN = otel_context.create_key("failpath-current-run")
+_NOTHING: Final = Context()
+_entered: Final[ContextVar[EnteredRun | None]] = ContextVar("failpath-entered-run", default=None)
+"""Set and reset with each entry, since Python tells a context from its copies by the tokens of a variable alone."""
 
 
 class AttachedRun(Protocol):
@@ -44,42 +47,64 @@ class EnteredRun:
 
     Attributes:
         run: The run that it made current.
-        frame: Where the block stands.
-        outside: The context around the block.
-        left: True from its end on: a context that still has it, since the block was left in another, has no run by it.
+        frame: Where the block stands, while it is open.
+        outside: The context around the block, as long as that is needed.
+        astray: True where the block was left in another context than it was entered in, such as by a task that closes the
+            generator of another one. That one then has a run that is over, which `entered_run` mends.
     """
 
-    __slots__ = ("_token", "frame", "left", "outside", "run")
+    __slots__ = ("_mark", "_token", "astray", "frame", "outside", "run")
 
     def __init__(self, run: AttachedRun, frame: FrameType) -> None:
         self.run = run
-        self.frame = frame
+        self.frame: FrameType | None = frame
         self.outside = otel_context.get_current()
-        self.left = False
+        self.astray = False
         self._token: Token[Context] | None = None
+        self._mark: Token[EnteredRun | None] | None = None
 
     def enter(self, within: Context) -> None:
         """Makes the run the current one, on top of ``within``."""
         self._token = otel_context.attach(otel_context.set_value(_CURRENT_RUN, self, within))
+        self._mark = _entered.set(self)
 
     def leave(self) -> None:
-        """Ends the entry. In another context than it was made in there is nothing to restore; that one has no run any more."""
-        self.left = True
-        self.outside = _around(self)  # tasks that began within the block keep this; it is not to grow into a chain
+        """Ends the entry. What began within it, a task for example, keeps the run, and nothing else."""
+        self.frame = None
         token, self._token = self._token, None
-        if token is not None:
-            detach(token)
+        if token is None:
+            return
+        if detach(token):
+            self.is_here()
+            self.outside = _NOTHING  # a task that began within the block keeps this entry; it is not to grow into a chain
+        else:
+            self.astray = True
+
+    def is_here(self) -> bool:
+        """Whether the code that asks runs in the very context that the block was entered in, not in a copy. True but once."""
+        mark, self._mark = self._mark, None
+        if mark is None:
+            return False
+        try:
+            _entered.reset(mark)
+        except (ValueError, RuntimeError) as error:  # another context's, or one that was used
+            if is_interruption(error):
+                raise
+            self._mark = mark
+            return False
+        return True
 
 
 def entered_run(within: Context | None = None) -> EnteredRun | None:
-    """The innermost entry of a context (without one, the current) that is not left."""
+    """The innermost entry of a context (without one, the current)."""
     innermost = _innermost(within)
-    if innermost is None or not innermost.left:
-        return innermost
-    around = _around(innermost)
-    if within is None:
-        _mend(around)
-    return _innermost(around)
+    while innermost is not None and within is None and innermost.astray and innermost.is_here():
+        around, innermost.outside = innermost.outside, _NOTHING
+        # There is no moment at which the leaving could do that; this is the first one after it.
+        current = otel_context.get_current()
+        otel_context.attach(otel_context.set_value(_CURRENT_RUN, _innermost(around), baggage.copy(around, current)))
+        innermost = _innermost(None)
+    return innermost
 
 
 def attached_run(within: Context | None = None) -> AttachedRun | None:
@@ -90,31 +115,12 @@ def attached_run(within: Context | None = None) -> AttachedRun | None:
 
 def named_run(within: Context | None = None) -> RunIdentity | None:
     """Which run a context (without one, the current) belongs to: that attached in this process, else that of its baggage."""
-    innermost = _innermost(within)
-    if innermost is not None and innermost.left:
-        within = _around(innermost)
-        innermost = _innermost(within)
-    return baggage.read(within) if innermost is None else RunIdentity(innermost.run.flow_key, innermost.run.run_id)
+    run = attached_run(within)
+    return baggage.read(within) if run is None else RunIdentity(run.flow_key, run.run_id)
 
 
 def _innermost(within: Context | None) -> EnteredRun | None:
     return cast("EnteredRun | None", otel_context.get_value(_CURRENT_RUN, within))
-
-
-def _around(left: EnteredRun) -> Context:
-    """The context around an entry that is left, and around those without it that are left too."""
-    while (outer := _innermost(left.outside)) is not None and outer.left:
-        left = outer
-    return left.outside
-
-
-def _mend(around: Context) -> None:
-    """Gives the current context the run of the one around a block that was left elsewhere, such as a generator's.
-
-    There is no moment at which the leaving could do that; this is the first one after it.
-    """
-    current = otel_context.get_current()
-    otel_context.attach(otel_context.set_value(_CURRENT_RUN, _innermost(around), baggage.copy(around, current)))
 
 
 def detach(token: Token[Context]) -> bool:

@@ -92,7 +92,7 @@ def _body(execution: Execution, inner: Any, itself: list[weakref.ref[Any]]) -> G
         raise
     try:
         execution.resume()
-        value: Any = yield from inner.__await__()
+        value = yield from cast("Generator[Any, Any, Any]", inner.__await__())
         yield from execution.finish_async(None).__await__()
     except BaseException as error:
         yield from execution.leave_async(error).__await__()

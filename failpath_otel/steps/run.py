@@ -50,7 +50,7 @@ class Run(Generic[K_contra]):
         self._recorder = recorder
         self._origin = origin
         # Threads, tasks and generators may have entered the same run: each leaves its own block.
-        self._open: dict[FrameType, list[EnteredRun]] = {}
+        self._open: dict[FrameType | None, list[EnteredRun]] = {}
         flow = recorder.identifier("flow key", flow_key)
         # Asked of the text, not of the value: comparing a foreign object may do anything.
         known = recorder.identifier("run id", run_id, empty="")
@@ -197,6 +197,8 @@ class Run(Generic[K_contra]):
             self._open.setdefault(frame, []).append(entry)
             entry.enter(self._within())
         except BaseException:
+            if entry in self._open.get(frame, ()):
+                self._forget(entry)
             entry.leave()
             raise
         return self
@@ -204,11 +206,14 @@ class Run(Generic[K_contra]):
     def _exit(self, frame: FrameType) -> None:
         entry = self._entry_at(frame) or self._entry_within()
         if entry is not None:
+            self._forget(entry)
             entry.leave()
-            here = self._open[entry.frame]
-            here.remove(entry)
-            if not here:
-                del self._open[entry.frame]
+
+    def _forget(self, entry: EnteredRun) -> None:
+        here = self._open.get(entry.frame, [])
+        here.remove(entry)
+        if not here:
+            del self._open[entry.frame]
 
     def _entry_at(self, frame: FrameType) -> EnteredRun | None:
         return next(reversed(self._open.get(frame, ())), None)

@@ -220,6 +220,30 @@ def test_a_run_in_a_generator_that_another_task_closes_does_not_stay_with_the_co
     asyncio.run(main())
 
 
+def test_what_began_within_a_run_keeps_it_after_the_block_has_ended(client: RecordingClient) -> None:
+    @client.step("ship")
+    def ship() -> None:
+        pass
+
+    async def later(go: asyncio.Event) -> None:
+        await go.wait()
+        ship()
+
+    async def main() -> None:
+        go = asyncio.Event()
+        with client.run("checkout", "1"):
+            task = asyncio.create_task(later(go))
+            taken = copy_context()
+            await asyncio.sleep(0)
+        assert current_run() is None
+        go.set()
+        await task
+        taken.run(ship)
+
+    asyncio.run(main())
+    assert outcomes(client) == {"1": "ship:success,success"}
+
+
 def test_one_run_entered_by_a_thousand_tasks_is_left_without_looking_at_the_others(client: RecordingClient) -> None:
     """The cost of one entry is the same among thousands: what is done for each is counted, not timed."""
     run = client.run("checkout", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import signal
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+import msgspec
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from support.tracing import Tracing
@@ -244,8 +246,16 @@ def own_raise_without_words() -> None:
 
 @pytest.mark.parametrize(
     "fail",
-    [own_raise, own_raise_without_words, lambda: int("x"), lambda: {}["x"], lambda: next(iter(())), lambda: 1 // 0],
-    ids=["raise", "raise without words", "ValueError", "KeyError", "StopIteration", "ZeroDivisionError"],
+    [
+        own_raise,
+        own_raise_without_words,
+        pytest.param(lambda: int("x"), id="ValueError"),
+        pytest.param(lambda: json.loads("{x"), id="JSONDecodeError"),
+        pytest.param(lambda: msgspec.json.decode(b"{x"), id="msgspec.DecodeError"),
+        pytest.param(lambda: {}["x"], id="KeyError"),
+        pytest.param(lambda: next(iter(())), id="StopIteration"),
+        pytest.param(lambda: 1 // 0, id="ZeroDivisionError"),
+    ],
 )
 def test_what_other_processors_raise_does_not_reach_the_application(
     client: RecordingClient, tracing: Tracing, fail: Callable[[], object]

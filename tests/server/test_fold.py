@@ -197,7 +197,7 @@ def test_attempts_are_sane(events: list[StepEvent]):
             assert (attempt.end_us is None) == (ORDER[attempt.status] == "running")
             assert attempt.end_us is None or attempt.end_us >= attempt.start_us
             assert attempt.duration_us is None or attempt.duration_us == (attempt.end_us or 0) - attempt.start_us
-            assert attempt.decided_by.event_id in attempt.event_ids
+            assert attempt.decided_by.key in attempt.event_keys
 
 
 @given(_EVENTS, st.integers(0, 100))

@@ -21,6 +21,7 @@ from failpath_otel.server.forward.outage import Outage, way_out
 from failpath_otel.server.forward.parcels import ForwardRequest, Parcel, WaitingRoom, halved, parcels_of, size_of
 from failpath_otel.server.forward.suspects import Suspects, Trial
 from failpath_otel.server.forward.untraced import untraced
+from failpath_otel.server.runs.fold import key_of
 from failpath_otel.server.settings import Destination, Upstream
 from failpath_otel.server.sink import RETRY_AFTER_SECONDS, IntakeError, Overloaded, Receipt, UpstreamUnavailable
 
@@ -94,7 +95,7 @@ class Forward:
             Overloaded: Too many events wait; these were not taken.
             UpstreamUnavailable: Upstream does not take events now, or did not take these in time.
         """
-        unique = list({(event.flow_key, event.run_id, event.event_id): event for event in reversed(events)}.values())
+        unique = list({(event.flow_key, event.run_id, key_of(event)): event for event in reversed(events)}.values())
         if not unique:
             return Receipt(0, 0)
         unique.reverse()

@@ -17,7 +17,7 @@ from failpath_otel.server.queries.cursor import BadQuery, Cursor, decode_cursor,
 from failpath_otel.server.queries.flow_detail import DEFAULT_WINDOW, MAX_WINDOW, flow_detail
 from failpath_otel.server.queries.flow_list import flow_rows
 from failpath_otel.server.queries.pages import RunFilter, find_runs, place_of
-from failpath_otel.server.queries.run_detail import RunContext, fact_of_row, run_detail, time_or_none, wire_event
+from failpath_otel.server.queries.run_detail import RunContext, fact_of_row, key_of_row, run_detail, time_or_none, wire_event
 from failpath_otel.server.queries.run_list import Moment, run_row
 from failpath_otel.server.queries.statistics import duration_histograms, step_keys
 from failpath_otel.server.queries.text_search import PHASES, search_text
@@ -140,7 +140,7 @@ class Queries:
             if found is None:
                 return None
             keys = step_keys(connection, found.flow_id)
-            stored = {row.event_id: row for row in tables.fetch(connection, _events_of(found.id))}
+            stored = {key_of_row(row): row for row in tables.fetch(connection, _events_of(found.id))}
             by_id = duration_histograms(connection, found.flow_id)
             last_good = _last_good(connection, found)
         durations = {keys[step_id]: histogram for step_id, histogram in by_id.items() if step_id in keys}

@@ -13,12 +13,22 @@ from failpath_otel.flows import Flow
 from failpath_otel.server.api.runs import AttemptRow, ErrorSummary, RunDetail, StepCounts, StepRow
 from failpath_otel.server.queries.statistics import edge_rows, millis
 from failpath_otel.server.runs.derive import STUCK_SAMPLES, RunState, StepState, stuck_limit_us
-from failpath_otel.server.runs.fold import ERROR, ORDER, RUNNING, SKIPPED, SUMMARY_CHARS, Fact, FoldedAttempt
+from failpath_otel.server.runs.fold import (
+    ERROR,
+    ORDER,
+    RUNNING,
+    SKIPPED,
+    SUMMARY_CHARS,
+    EventKey,
+    Fact,
+    FoldedAttempt,
+    start_key,
+)
 from failpath_otel.server.runs.histogram import Histogram
 from failpath_otel.server.store.tables import Row
 
-Stored = Mapping[str, Row]
-"""Event id → row of the table of events."""
+Stored = Mapping[EventKey, Row]
+"""Key of an event → row of the table of events."""
 
 _decode_metadata: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -39,6 +49,11 @@ def fact_of_row(row: Row, keys: Mapping[int, str]) -> Fact:
     """The facts of a stored event; ``keys`` are step keys by id."""
     message = None if row.error_message is None else row.error_message[:SUMMARY_CHARS]
     return Fact(row.event_id, keys[row.step_id], row.status, row.time_us, row.started_us, row.span_id, row.error_name, message)
+
+
+def key_of_row(row: Row) -> EventKey:
+    """By which a stored event is known within its run."""
+    return row.event_id, start_key(row.status, row.time_us, row.started_us)
 
 
 def wire_event(row: Row, flow: str, run_id: str, step_key: str) -> WireEvent:
@@ -134,9 +149,9 @@ def _step_row(step: StepState, label: str, stored: Stored, context: RunContext) 
 
 
 def _attempt_row(number: int, attempt: FoldedAttempt, stored: Stored) -> AttemptRow:
-    decided = stored[attempt.decided_by.event_id]
+    decided = stored[attempt.decided_by.key]
     # The deciding event last: what it says counts, and what only an earlier one says is taken from there.
-    rows = [stored[event_id] for event_id in attempt.event_ids if event_id != decided.event_id]
+    rows = [stored[key] for key in attempt.event_keys if key != attempt.decided_by.key]
     rows.append(decided)
     metadata: dict[str, Any] = {}
     for row in rows:

@@ -1,7 +1,8 @@
 """Events of a run → its steps and their attempts. Pure: any order, with duplicates, gives one result.
 
 The rules: facts are sorted by (client time, running < skipped < success < error, event id). The same span id is the same
-attempt; only without span ids does ``running`` after an outcome open a new attempt. An outcome without length, as
+attempt as long as the start is the same too: a service that seeds the generator of its ids has the same ids come again. Only
+without span ids does ``running`` after an outcome open a new attempt. An outcome without length, as
 ``record_step`` gives, ends the attempt that is open when it comes. Within an attempt an outcome beats
 ``running``, and the latest outcome wins. Attempts stand in the order of their starts, and a step is what its last one is.
 """
@@ -22,6 +23,9 @@ RUNNING: Final = 0
 SKIPPED: Final = 1
 SUCCESS: Final = 2
 ERROR: Final = 3
+
+EventKey = tuple[str, int]
+"""By which an event is known within its run: its id, and the start of its attempt (`start_key`)."""
 
 SUMMARY_CHARS: Final = 500
 """How much of an error message a summary keeps."""
@@ -45,6 +49,16 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     error_name: str | None = None
     error_message: str | None = None
 
+    @property
+    def start_us(self) -> int | None:
+        """When the attempt started, where the event tells."""
+        return self.time_us if self.status == RUNNING else self.started_us
+
+    @property
+    def key(self) -> EventKey:
+        """By which the event is known within its run."""
+        return self.event_id, start_key(self.status, self.time_us, self.started_us)
+
 
 class FoldedAttempt(msgspec.Struct, frozen=True, gc=False):
     """One try of a step.
@@ -55,7 +69,7 @@ class FoldedAttempt(msgspec.Struct, frozen=True, gc=False):
         end_us: ``None`` while it runs; never before ``start_us``.
         duration_us: ``None`` while it runs, or where no event tells the start.
         decided_by: The fact that gave the status.
-        event_ids: Of every event of this attempt, by time.
+        event_keys: Of every event of this attempt, by time.
     """
 
     status: int
@@ -63,7 +77,20 @@ class FoldedAttempt(msgspec.Struct, frozen=True, gc=False):
     end_us: int | None
     duration_us: int | None
     decided_by: Fact
-    event_ids: tuple[str, ...]
+    event_keys: tuple[EventKey, ...]
+
+
+def start_key(status: int, time_us: int, started_us: int | None) -> int:
+    """The start of an event's attempt as a part of its identity; -1 where the event does not tell."""
+    start = time_us if status == RUNNING else started_us
+    return -1 if start is None else start
+
+
+def key_of(event: StepEvent) -> EventKey:
+    """By which an event is known within its run."""
+    started = event.started_at
+    start = event.timestamp if event.status == "running" else started
+    return event.event_id, -1 if start is None else start // 1000
 
 
 def fact_of(event: StepEvent) -> Fact:
@@ -109,9 +136,9 @@ def _by_start(attempt: FoldedAttempt) -> tuple[int, tuple[int, int, str, int, st
 
 
 def _unique(ordered: Iterable[Fact]) -> list[Fact]:
-    known: dict[str, Fact] = {}
+    known: dict[EventKey, Fact] = {}
     for fact in ordered:
-        known.setdefault(fact.event_id, fact)
+        known.setdefault(fact.key, fact)
     return list(known.values())
 
 
@@ -128,7 +155,38 @@ def _groups(ordered: Sequence[Fact]) -> list[list[Fact]]:
             ended = False
         loose[-1].append(fact)
         ended = ended or fact.status != RUNNING
-    return [*_ended_by_hand(list(by_span.values())), *loose]
+    attempts = [attempt for own in by_span.values() for attempt in _attempts_of_span(own)]
+    attempts.sort(key=lambda attempt: _order(attempt[0]))
+    return [*_ended_by_hand(attempts), *loose]
+
+
+def _attempts_of_span(facts: list[Fact]) -> list[list[Fact]]:
+    """The facts with one span id, by attempts: mostly it is one.
+
+    An outcome whose start no ``running`` has belongs to the newest one before it that has no outcome, as that of a sender
+    whose two times differ; one that tells no start, to the newest attempt before it.
+    """
+    first = facts[0].start_us
+    if first is not None and all(fact.start_us == first for fact in facts):
+        return [facts]
+    by_start: dict[int, list[Fact]] = {}
+    for fact in facts:
+        if fact.status == RUNNING:
+            by_start.setdefault(fact.time_us, []).append(fact)
+    left: list[Fact] = []
+    for fact in facts:
+        if fact.status != RUNNING:
+            own = by_start.get(-1 if fact.started_us is None else fact.started_us)
+            left.append(fact) if own is None else own.append(fact)
+    for fact in left:
+        waiting = [start for start, own in by_start.items() if own[-1].status == RUNNING and start <= fact.time_us]
+        if waiting:
+            by_start[max(waiting)].append(fact)
+        elif fact.started_us is None and by_start:
+            by_start[max((start for start in by_start if start <= fact.time_us), default=min(by_start))].append(fact)
+        else:
+            by_start.setdefault(fact.time_us if fact.started_us is None else fact.started_us, []).append(fact)
+    return [sorted(own, key=_order) for own in by_start.values()]
 
 
 def _ended_by_hand(groups: list[list[Fact]]) -> list[list[Fact]]:
@@ -159,16 +217,16 @@ def _attempt(group: Sequence[Fact]) -> FoldedAttempt:
     if len(group) == 1:
         fact = group[0]
         if fact.status == RUNNING:
-            return FoldedAttempt(RUNNING, fact.time_us, None, None, fact, (fact.event_id,))
+            return FoldedAttempt(RUNNING, fact.time_us, None, None, fact, (fact.key,))
         start = fact.time_us if fact.started_us is None else fact.started_us
         end = max(fact.time_us, start)
-        return FoldedAttempt(fact.status, start, end, None if fact.started_us is None else end - start, fact, (fact.event_id,))
+        return FoldedAttempt(fact.status, start, end, None if fact.started_us is None else end - start, fact, (fact.key,))
     starts = [time for fact in group if (time := fact.time_us if fact.status == RUNNING else fact.started_us) is not None]
     outcomes = [fact for fact in group if fact.status != RUNNING]
-    ids = tuple(fact.event_id for fact in group)
+    keys = tuple(fact.key for fact in group)
     if not outcomes:
-        return FoldedAttempt(RUNNING, min(starts), None, None, group[0], ids)
+        return FoldedAttempt(RUNNING, min(starts), None, None, group[0], keys)
     decided = outcomes[-1]
     start = min(starts) if starts else decided.time_us
     end = max(decided.time_us, start)
-    return FoldedAttempt(decided.status, start, end, end - start if starts else None, decided, ids)
+    return FoldedAttempt(decided.status, start, end, end - start if starts else None, decided, keys)

@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from failpath_otel.server.runs.derive import StoredState
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 metadata: Final = MetaData()
 # SQLite makes an alias of its row number only of a column that is declared INTEGER.
@@ -81,6 +81,8 @@ through every run that ever waited."""
 ANY_FLOW: Final = runs.c.flow_id + 0
 Index("runs_waiting", runs.c.last_arrival_us, runs.c.flow_id, sqlite_where=WAITS, postgresql_where=WAITS)
 
+START_KEY: Final = "(CASE WHEN status = 0 THEN time_us ELSE coalesce(started_us, -1) END)"
+"""The start of an event's attempt as `fold.start_key` gives it: with the event's id it is what the event is known by."""
 events: Final = Table(
     "events",
     metadata,
@@ -99,9 +101,10 @@ events: Final = Table(
     Column("error_message", Text),
     Column("error_stack", Text),
     Column("metadata", Text),  # JSON
-    # An event is known by its id within its run. Runs that have news are mostly the newest, so their part of this index is its
-    # end; an index of event ids alone would be written to all over, which is slow once it is larger than the cache.
-    Index("events_by_run", "run_id", "event_id", unique=True),
+    # An event is known by its id and the start of its attempt within its run: ids come again where a service seeds the
+    # generator that OpenTelemetry draws them from. Runs that have news are mostly the newest, so their part of this index is
+    # its end; an index of event ids alone would be written to all over, which is slow once it is larger than the cache.
+    Index("events_by_run", "run_id", "event_id", text(START_KEY), unique=True),
 )
 
 # Failures by kind (`error_groups`). An empty fingerprint stands for all that have no row of their own any more.

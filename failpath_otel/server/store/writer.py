@@ -14,7 +14,7 @@ from sqlalchemy import Connection, func, select, update
 
 from failpath_otel.events.step import StepEvent
 from failpath_otel.server.runs.derive import StoredState
-from failpath_otel.server.runs.fold import ERROR, RANK, SUCCESS, SUMMARY_CHARS, Fact, fact_of
+from failpath_otel.server.runs.fold import ERROR, RANK, SUCCESS, SUMMARY_CHARS, EventKey, Fact, fact_of, key_of
 from failpath_otel.server.runs.projection import Projection, project
 from failpath_otel.server.sink import Receipt
 from failpath_otel.server.store import tables
@@ -25,7 +25,7 @@ from failpath_otel.server.store.name_cache import NameCache
 from failpath_otel.server.store.run_cache import CachedRun, RunCache, RunKey
 from failpath_otel.server.store.statistics_delta import StatisticsDelta
 
-_EVENTS: Final = tables.Bulk(tables.events, on_conflict="(run_id, event_id) DO NOTHING")
+_EVENTS: Final = tables.Bulk(tables.events, on_conflict=f"(run_id, event_id, {tables.START_KEY}) DO NOTHING")
 _RUNS: Final = tables.Bulk(tables.runs, on_conflict=tables.replaced(tables.runs, "flow_id", "run_key"))
 _FIND_RUNS: Final = tables.Lookup(
     "SELECT run_key, id, stands, started_us, ended_us FROM runs WHERE flow_id = {} AND run_key IN {}"
@@ -113,18 +113,19 @@ class Writer:
 
     def _sort_out(self, submissions: Sequence[Sequence[StepEvent]]) -> tuple[list[int], dict[RunKey, list[_New]], int]:
         """How many each submission offers, the distinct events by run, and how many these are."""
-        by_run: dict[RunKey, dict[str, _New]] = {}
+        by_run: dict[RunKey, dict[EventKey, _New]] = {}
         next_id = self._last_event
         for number, events in enumerate(submissions):
             for event in events:
                 key = (event.flow_key, event.run_id)
+                event_key = key_of(event)
                 group = by_run.get(key)
                 if group is None:
                     by_run[key] = group = {}
-                elif event.event_id in group:
+                elif event_key in group:
                     continue
                 next_id += 1
-                group[event.event_id] = _New(next_id, number, event)
+                group[event_key] = _New(next_id, number, event)
         offered = [len(events) for events in submissions]
         return offered, {key: list(group.values()) for key, group in by_run.items()}, next_id - self._last_event
 

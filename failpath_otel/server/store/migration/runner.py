@@ -13,9 +13,9 @@ from typing import Final
 from sqlalchemy import Connection, inspect, select, update
 
 from failpath_otel.server.store import tables
-from failpath_otel.server.store.migration import to_2
+from failpath_otel.server.store.migration import to_2, to_3
 
-STEPS: Final = (to_2.STEP,)
+STEPS: Final = (to_2.STEP, to_3.STEP)
 """Every change of the schema since version 1, in order; each leads from the version before it to its own."""
 
 _log = logging.getLogger("failpath_otel.server")
