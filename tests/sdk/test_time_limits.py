@@ -89,14 +89,23 @@ def skipped(client: RecordingClient) -> None:
 FORMS = (block, call, failing_call, decorated, generator, coroutine, async_block, skipped)
 
 
+def is_called_by_nobody(frame: FrameType | None) -> bool:
+    """Whether this is what a weak reference calls, at whatever moment: what interrupts that is lost, as Python has it."""
+    while frame is not None:
+        if frame.f_code.co_name == "dropped":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def interrupted_at(line: int, how: Callable[[FrameType], None], act: Callable[[], None]) -> bool | None:
     """Whether the interruption reached us; ``None`` where ``act`` has fewer lines within our package."""
     left = line
 
     def trace(frame: FrameType, what: str, argument: object) -> object:
         nonlocal left
-        if "failpath_otel" not in frame.f_code.co_filename or frame.f_code.co_name == "dropped":
-            return None if what == "call" else trace  # what a weak reference calls is nobody's caller
+        if "failpath_otel" not in frame.f_code.co_filename or is_called_by_nobody(frame):
+            return None if what == "call" else trace
         if what == "line":
             left -= 1
             if left == 0:
