@@ -1,4 +1,4 @@
-"""Services that seed the generator of OpenTelemetry's ids have the same ids come again: attempts are told apart by their starts."""
+"""Services that seed the generator of OpenTelemetry's ids have the same ones again: attempts are told apart by starts."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_the_same_attempt_sent_again_is_still_one(api: Client, request: pytest.F
         "timestamp": "2026-03-01T12:00:00.000001Z", "traceId": "0" * 31 + "1", "spanId": "0" * 15 + "1",
     }  # fmt: skip
     end = {
-        **start, "eventId": "t-s-end", "status": "success", "timestamp": "2026-03-01T12:00:01Z", "startedAt": start["timestamp"],
+        **start, "eventId": "t-s-end", "status": "success", "timestamp": "2026-03-01T12:00:01Z",
+        "startedAt": start["timestamp"],
     }  # fmt: skip
     later = {**start, "timestamp": "2026-03-01T12:05:00Z"}
     for accepted, events in ((2, (start, end)), (0, (end, start)), (1, (later, end, later))):
@@ -88,9 +89,7 @@ def test_the_same_attempt_sent_again_is_still_one(api: Client, request: pytest.F
     assert [each["status"] for each in step_of(api, run_id)["attempts"]] == ["success", "running"]
 
 
-def test_an_outcome_whose_start_differs_a_little_ends_the_attempt_all_the_same(
-    api: Client, request: pytest.FixtureRequest
-) -> None:
+def test_an_outcome_whose_start_differs_a_little_ends_the_attempt(api: Client, request: pytest.FixtureRequest) -> None:
     """As that of a sender whose clock has milliseconds for one and microseconds for the other."""
     run_id = request.node.name
     api.send_events(
