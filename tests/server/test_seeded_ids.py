@@ -38,11 +38,13 @@ def attempt(request: pytest.FixtureRequest, api: Client) -> Send:
             exporter = "http" if request.param != "spans" else "none"
             if request.param != "events":
                 provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{api.url}/v1/traces")))
-            with FailpathClient(
-                endpoint=api.url, exporter=exporter, tracer_provider=provider, flows=False, rules=False
-            ) as client:
-                with contextlib.suppress(Declined):
-                    client.run("checkout", run_id).step("charge-card", decline if fails else (lambda: None))
+            with (
+                FailpathClient(
+                    endpoint=api.url, exporter=exporter, tracer_provider=provider, flows=False, rules=False
+                ) as client,
+                contextlib.suppress(Declined),
+            ):
+                client.run("checkout", run_id).step("charge-card", decline if fails else (lambda: None))
             provider.shutdown()
         finally:
             random.setstate(state)

@@ -18,6 +18,13 @@ ROOT = Path(__file__).parent.parent.parent
 SECONDS = 60
 
 
+# Each block of a document is a program of its own, which keeps its client; run as one they have one name for several.
+KEEP_CLIENTS = (
+    "import failpath_otel.steps.known_clients as _known; _remember, _kept = _known.remember, []; "
+    "_known.remember = lambda client: (_kept.append(client), _remember(client))[1]"
+)
+
+
 def needed_by(block: Block) -> list[str]:
     """The packages without which the block cannot run."""
     return [word.removeprefix("needs-") for word in block.words if word.startswith("needs-")]
@@ -39,8 +46,8 @@ def run_scripts(document: Path, folder: Path) -> tuple[str, str]:
     """What the document's scripts print, and what it shows of that, without times."""
     script = folder / "example.py"
     found = list(blocks(document))
-    # Blank lines in front, so that a traceback names the document's own lines.
-    lines: list[str] = []
+    # Blank lines in front, so that a traceback names the document's own lines. The first is of a heading.
+    lines = [KEEP_CLIENTS]
     for block in filter(is_script, found):
         lines += [""] * (block.line - 1 - len(lines))
         lines += block.body.splitlines()

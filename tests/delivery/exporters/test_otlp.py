@@ -220,7 +220,8 @@ def test_the_sdks_switches_and_limits_do_not_change_what_is_seen(
 ) -> None:
     finish(
         """
-        make(exporter="otlp").run("checkout", "r1", metadata={"route": "/checkout"}).step("pay", lambda: None)
+        client = make(exporter="otlp")
+        client.run("checkout", "r1", metadata={"route": "/checkout"}).step("pay", lambda: None)
         """,
         **variables,
     )
