@@ -70,8 +70,18 @@ LANGGRAPH = """
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.func import entrypoint, task
 from steps import charge_card, ship_order, sys
+import sqlite3, time
 
-charge, ship = task(charge_card), task(ship_order)
+
+def ship_when_written(order):
+    # LangGraph writes down what a task returned beside the next one.
+    with sqlite3.connect("checkpoints.sqlite") as database:
+        while not database.execute("SELECT count(*) FROM writes").fetchone()[0]:
+            time.sleep(0.01)
+    ship_order(order)
+
+
+charge, ship = task(charge_card), task(ship_when_written)
 
 with SqliteSaver.from_conn_string("checkpoints.sqlite") as saver:
 
