@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 from click.testing import CliRunner
 from opentelemetry import context
 from support.endings import assert_ends_in_time
@@ -88,8 +89,14 @@ def test_every_option_has_an_environment_variable(tmp_path, start_server, sink):
     flows.write_text('{"flows":[{"slug":"given","nodes":[]}]}')
     rules = tmp_path / "r.json"
     rules.write_text('{"version":1,"rules":[{"name":"pay","flow":"checkout","step":"charge-card","run":["trace"]}]}')
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    authority.issue_cert("bridge").private_key_and_cert_chain_pem.write_to_path(tmp_path / "own.pem")
     env = {
         "FAILPATH_HOST": "localhost",
+        "FAILPATH_CERTIFICATE": str(tmp_path / "ca.pem"),
+        "FAILPATH_CLIENT_CERTIFICATE": str(tmp_path / "own.pem"),
+        "FAILPATH_CLIENT_KEY": str(tmp_path / "own.pem"),
         "FAILPATH_GRPC_PORT": "0",
         "FAILPATH_DB": str(tmp_path / "given.db"),
         "FAILPATH_FLOWS": str(flows),

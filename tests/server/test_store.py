@@ -14,6 +14,7 @@ from support import databases
 
 from failpath_otel.errors import ConfigError
 from failpath_otel.server.store.database import Store
+from failpath_otel.server.store.tables import SCHEMA_VERSION
 
 db, postgres_url, query = databases.db, databases.postgres_url, databases.query
 
@@ -42,7 +43,9 @@ def test_a_database_opens_again(db):
 def test_a_newer_schema_is_a_clear_error(db, query):
     Store.open(db).close()
     query("UPDATE meta SET value = '99' WHERE key = 'schema'")
-    with pytest.raises(ConfigError, match=r"schema version 99, this failpath-otel knows up to 2: upgrade failpath-otel"):
+    with pytest.raises(
+        ConfigError, match=f"schema version 99, this failpath-otel knows up to {SCHEMA_VERSION}: upgrade failpath-otel"
+    ):
         Store.open(db)
 
 
@@ -102,4 +105,4 @@ def test_readers_do_not_wait_for_a_writer_and_cannot_write(tmp_path):
 def test_a_url_with_sqlite_is_a_file(tmp_path: Path):
     Store.open(f"sqlite:///{tmp_path / 'runs.db'}").close()
     with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
-        assert connection.execute("SELECT value FROM meta").fetchall() == [("2",)]
+        assert connection.execute("SELECT value FROM meta").fetchall() == [(str(SCHEMA_VERSION),)]
