@@ -1,14 +1,16 @@
-"""Which exceptions were raised into our code from outside: time limits, alarms, cancellation by another thread."""
+"""What is raised into our code from outside, such as time limits and alarms: which exceptions, and a lock that bears them."""
 
 from __future__ import annotations
 
 import dis
 import sys
+import threading
 from collections.abc import Callable
 from types import CodeType, FrameType, FunctionType, TracebackType
 from typing import Any, Final, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _RAISING: Final = frozenset(dis.opmap[name] for name in ("RAISE_VARARGS", "RERAISE") if name in dis.opmap)
 _WITHOUT_WORDS: Final = (StopIteration, StopAsyncIteration, MemoryError, GeneratorExit)
@@ -46,6 +48,52 @@ def is_interruption(error: BaseException) -> bool:
         if trace.tb_next is None:
             return not _raised_at(trace) and _is_foreign(error)
         before, trace = frame, trace.tb_next
+
+
+class SteadyLock:
+    """A lock that no exception from outside leaves held; the thread that holds it may come again.
+
+    It is no context manager, for there is none that would do: one written in Python may be interrupted in its ``__enter__``,
+    and from Python 3.14 on an interruption may also come when ``__enter__`` has returned and the block has not begun.
+
+    Attributes:
+        is_held: Whether the calling thread holds it: it was interrupted then, in what it does under the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        # typeshed does not know this method, on which threading.Condition relies too.
+        self.is_held: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
+
+    def run(self, function: Callable[..., T], *args: object) -> T:
+        """Calls the function under the lock, and returns what it returns."""
+        if self.is_held():
+            return function(*args)
+        try:
+            self._lock.acquire()
+            return function(*args)
+        finally:
+            # Whether it is held cannot be asked first: an interruption may come after the answer.
+            try:
+                self._lock.release()
+            except RuntimeError as error:  # it was not
+                if is_interruption(error):
+                    raise
+
+    def run_within(self, seconds: float, function: Callable[[], T]) -> T | None:
+        """The same, or ``None`` where the lock cannot be had for so long or this thread holds it already."""
+        if self.is_held():
+            return None
+        try:
+            if self._lock.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX))):
+                return function()
+            return None
+        finally:
+            try:
+                self._lock.release()
+            except RuntimeError as error:
+                if is_interruption(error):
+                    raise
 
 
 def _was_given(frame: FrameType, below: FrameType) -> bool:

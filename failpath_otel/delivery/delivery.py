@@ -13,6 +13,7 @@ from failpath_otel.delivery.counts import FlushResult, Stats
 from failpath_otel.delivery.worker import LONG_MILLIS, NEVER, Worker, deadline_in
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.step import StepEvent
+from failpath_otel.interruption import SteadyLock
 
 
 class Delivery(Worker):
@@ -36,10 +37,12 @@ class Delivery(Worker):
         pid = os.getpid()
         if self._pid != pid:
             # A lock of the parent may be held for ever, so the first who comes brings one.
-            with self._adopting.setdefault(pid, threading.RLock()):
-                if self._pid != pid:
-                    self.after_fork()
+            self._adopting.setdefault(pid, SteadyLock()).run(self._adopt_in, pid)
         self._legacy.settle(self._outbox)
+
+    def _adopt_in(self, pid: int) -> None:
+        if self._pid != pid:
+            self.after_fork()
 
     def begin_in_child(self) -> None:
         """Called where a child begins whose parent left it what it recorded: sends that."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 from failpath_otel.delivery.counts import FlushResult, Stats
 from failpath_otel.delivery.masking import Mask, masked
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.step import StepEvent
+from failpath_otel.interruption import SteadyLock
 
 
 class DirectSink:
@@ -17,7 +17,7 @@ class DirectSink:
     def __init__(self, receive: Callable[[StepEvent], object], mask: Mask | None = None) -> None:
         self._receive = receive
         self._mask = mask
-        self._lock = threading.RLock()
+        self._lock = SteadyLock()
         self._sent = 0
         self._dropped = 0
         self._mask_failures = 0
@@ -38,13 +38,16 @@ class DirectSink:
         worked = True
         if self._mask is not None:
             event, worked = masked(event, self._mask)
-        with self._lock:
-            self._mask_failures += not worked
-            if self._closed:
-                self._dropped += 1
-                return
+        if self._lock.run(self._count, worked):
+            self._receive(event)
+
+    def _count(self, worked: bool) -> bool:
+        self._mask_failures += not worked
+        if self._closed:
+            self._dropped += 1
+        else:
             self._sent += 1
-        self._receive(event)
+        return not self._closed
 
     def record_and_wait(self, event: StepEvent, timeout_millis: int) -> DeliveryError | None:
         """The same as `record`."""
@@ -70,9 +73,11 @@ class DirectSink:
 
     def stats(self) -> Stats:
         """The counts of this moment."""
-        with self._lock:
-            dropped = {"shutdown": self._dropped} if self._dropped else {}
-            return Stats(sent=self._sent, dropped=dropped, mask_failures=self._mask_failures)
+        return self._lock.run(self._stats)
+
+    def _stats(self) -> Stats:
+        dropped = {"shutdown": self._dropped} if self._dropped else {}
+        return Stats(sent=self._sent, dropped=dropped, mask_failures=self._mask_failures)
 
     def shutdown(self, timeout_millis: int) -> None:
         """What comes later is counted as dropped."""

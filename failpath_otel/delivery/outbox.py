@@ -14,7 +14,7 @@ from failpath_otel.delivery.counts import DropReason, Stats
 from failpath_otel.delivery.queue import Dropped, EventQueue
 from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.events.step import StepEvent
-from failpath_otel.interruption import is_interruption, only_waits
+from failpath_otel.interruption import SteadyLock, is_interruption, only_waits
 from failpath_otel.notices import warn_once
 
 OnDrop = Callable[[StepEvent, DropReason], object]
@@ -29,6 +29,7 @@ class Outbox:
     half-way through a change; what it recorded stays in the inbox for the holder or the next who comes.
 
     Attributes:
+        interrupts_holder: Whether the calling thread was interrupted while it held the lock.
         inbox: Recorded, not yet in the queue.
         queued: The length of the queue, in flight included; kept here so that recording may look at it without the lock.
         refuse: When set, every event is dropped for this reason.
@@ -41,11 +42,8 @@ class Outbox:
         self._ended = False
         self._on_drop = on_drop
         self._queue = EventQueue(capacity)
-        self._lock = threading.RLock()
-        # Whether the calling thread was interrupted while it held the lock. typeshed does not know this method, on which
-        # threading.Condition relies too.
-        self.interrupts_holder: Callable[[], bool] = getattr(self._lock, "_is_owned")  # noqa: B009
-        # No threading.Condition: its __enter__ is Python code, within which a signal handler that raises leaves the lock held.
+        self._lock = SteadyLock()
+        self.interrupts_holder: Callable[[], bool] = self._lock.is_held
         self._waiters: list[Callable[[], object]] = []
         self._sent = 0
         self._dropped: Counter[DropReason] = Counter()
@@ -60,16 +58,14 @@ class Outbox:
     @property
     def oldest(self) -> int:
         """The number of the oldest event that is not settled; above ``recorded`` where all are."""
-        with self._lock:
-            return self._queue.oldest
+        return self._lock.run(lambda: self._queue.oldest)
 
     def admit(self) -> None:
         """Moves the inbox into the queue."""
         if self.interrupts_holder():
             return
         drops: list[Dropped] = []
-        with self._lock:
-            self._empty_inbox(drops)
+        self._lock.run(self._empty_inbox, drops)
         self._tell(drops)
 
     def add_awaited(self, event: StepEvent) -> int | None:
@@ -82,53 +78,37 @@ class Outbox:
             self.inbox.append(event)
             return None
         drops: list[Dropped] = []
-        with self._lock:
-            self._empty_inbox(drops)
-            self._awaited[event.event_id] = None
-            self._add(event, drops)
-            # One that was dropped at once has no number, and 0 is none.
-            number = 0 if any(dropped is event for dropped, _ in drops) else self._queue.recorded
+        number = self._lock.run(self._add_awaited, event, drops)
         self._tell(drops)
         return number
 
     def verdict(self, number: int, event: StepEvent) -> DropReason | Literal["held"] | None:
         """Why an awaited event was dropped; ``None`` where it was sent. Ends the waiting for it."""
-        with self._lock:
-            reason = self._awaited.pop(event.event_id, None)
-            return "held" if number in self._queue else reason
+        return self._lock.run(self._verdict, number, event)
 
     def holds(self, number: int) -> bool:
         """Whether the event is not settled yet."""
-        with self._lock:
-            return number in self._queue
+        return self._lock.run(self._queue.__contains__, number)
 
     def take(self, count: int) -> list[tuple[int, StepEvent]]:
         """The oldest events; they stay until they are settled or given back."""
-        with self._lock:
-            return self._queue.take(count)
+        return self._lock.run(self._queue.take, count)
 
     def replace(self, number: int, event: StepEvent) -> None:
         """Puts another version of an event in its place."""
-        with self._lock:
-            self._queue.replace(number, event)
+        self._lock.run(self._queue.replace, number, event)
 
     def give_back(self) -> None:
         """What was taken waits again, but for what has to go for outcomes that came meanwhile."""
         drops: list[Dropped] = []
-        with self._lock:
-            self._give_back(drops)
+        self._lock.run(self._give_back, drops)
         self._wake_waiters()
         self._tell(drops)
 
     def settle(self, sent: Iterable[int], dropped: Iterable[int] = (), reason: DropReason = "rejected") -> None:
         """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
         drops: list[Dropped] = []
-        with self._lock:
-            self._sent += self._queue.remove_all(sent)
-            for number in dropped:
-                if (event := self._queue.remove(number)) is not None:
-                    self._count(event, reason, drops)
-            self._give_back(drops)
+        self._lock.run(self._settle, sent, dropped, reason, drops)
         self._wake_waiters()
         self._tell(drops)
 
@@ -138,27 +118,19 @@ class Outbox:
 
     def forget(self) -> None:
         """Lets go of the queue, not of the inbox, without a count: another process settles it."""
-        with self._lock:
-            self._queue.remove_all([number for number, _ in self._queue.take(len(self._queue))])
-            self.queued = len(self._queue)
+        self._lock.run(self._forget)
         self._wake_waiters()
 
     def close(self, reason: DropReason) -> None:
         """Drops what is left, and from now on everything, for this reason, or for the first of several."""
-        with self._lock:
-            self._ended = self._ended or reason == "shutdown"
-            self.refuse = self.refuse or reason
+        self._lock.run(self._refuse, reason)
         self.admit()
-        with self._lock:
-            left = [number for number, _ in self._queue.take(len(self._queue))]
-        self.settle((), left, reason)
+        self.settle((), self._lock.run(self._take_all), reason)
 
     @only_waits
     def reopen(self) -> None:
         """Takes events again, which were refused as ``unauthorized``; not after ``shutdown``."""
-        with self._lock:
-            if self.refuse == "unauthorized" and not self._ended:
-                self.refuse = None
+        self._lock.run(self._reopen)
 
     def wait(self, done: Callable[[], bool], deadline: float | None) -> None:
         """Waits until ``done``, which is asked whenever something was settled or given back, or the deadline is over."""
@@ -209,15 +181,14 @@ class Outbox:
             return True
         if self.interrupts_holder():
             return False
-        with self._lock:
-            return self._queue.has(event)
+        return self._lock.run(self._queue.has, event)
 
     def stats(self, retries: int, mask_failures: int) -> Stats:
         """The counts of this moment."""
         self.admit()
-        with self._lock:
-            dropped = {str(reason): count for reason, count in self._dropped.items()}
-            return Stats(self._sent, len(self._queue), dropped, retries, mask_failures)
+        return self._lock.run(self._stats, retries, mask_failures)
+
+    # Under the lock.
 
     def _empty_inbox(self, drops: list[Dropped]) -> None:
         if self.refuse is None:
@@ -229,6 +200,17 @@ class Outbox:
             # Removed only after it is added: an interruption between the two may repeat an event, never lose one.
             if self.inbox and self.inbox[0] is event:
                 self.inbox.popleft()
+
+    def _add_awaited(self, event: StepEvent, drops: list[Dropped]) -> int:
+        self._empty_inbox(drops)
+        self._awaited[event.event_id] = None
+        self._add(event, drops)
+        # One that was dropped at once has no number, and 0 is none.
+        return 0 if any(dropped is event for dropped, _ in drops) else self._queue.recorded
+
+    def _verdict(self, number: int, event: StepEvent) -> DropReason | Literal["held"] | None:
+        reason = self._awaited.pop(event.event_id, None)
+        return "held" if number in self._queue else reason
 
     def _add(self, event: StepEvent, drops: list[Dropped]) -> None:
         if self.refuse is None:
@@ -244,11 +226,39 @@ class Outbox:
             self._count(*dropped, drops)
         self.queued = len(self._queue)
 
+    def _settle(self, sent: Iterable[int], dropped: Iterable[int], reason: DropReason, drops: list[Dropped]) -> None:
+        self._sent += self._queue.remove_all(sent)
+        for number in dropped:
+            if (event := self._queue.remove(number)) is not None:
+                self._count(event, reason, drops)
+        self._give_back(drops)
+
+    def _take_all(self) -> list[int]:
+        return [number for number, _ in self._queue.take(len(self._queue))]
+
+    def _forget(self) -> None:
+        self._queue.remove_all(self._take_all())
+        self.queued = len(self._queue)
+
+    def _refuse(self, reason: DropReason) -> None:
+        self._ended = self._ended or reason == "shutdown"
+        self.refuse = self.refuse or reason
+
+    def _reopen(self) -> None:
+        if self.refuse == "unauthorized" and not self._ended:
+            self.refuse = None
+
+    def _stats(self, retries: int, mask_failures: int) -> Stats:
+        dropped = {str(reason): count for reason, count in self._dropped.items()}
+        return Stats(self._sent, len(self._queue), dropped, retries, mask_failures)
+
     def _count(self, event: StepEvent, reason: DropReason, drops: list[Dropped]) -> None:
         self._dropped[reason] += 1
         if event.event_id in self._awaited:
             self._awaited[event.event_id] = reason
         drops.append((event, reason))
+
+    # Outside of the lock.
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters.copy():
@@ -256,8 +266,8 @@ class Outbox:
                 waiter()
 
     def _tell(self, drops: list[Dropped]) -> None:
-        # Outside of the lock: the callback is the application's and may do anything, even record steps. What is dropped of
-        # these, into a queue that is full, is counted and not passed to on_drop: that would go round for ever.
+        # The callback is the application's and may do anything, even record steps. What is dropped of these, into a queue
+        # that is full, is counted and not passed to on_drop: that would go round for ever.
         if not drops or getattr(self._telling, "now", False):
             return
         self._telling.now = True

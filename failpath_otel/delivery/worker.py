@@ -22,6 +22,7 @@ from failpath_otel.delivery.patience import Patience
 from failpath_otel.delivery.sending import OnError, Sender
 from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.exporters.protocol import EventExporter
+from failpath_otel.interruption import SteadyLock, is_interruption
 from failpath_otel.notices import warn_once
 
 # The key has no public name, and instrumentations import it from here.
@@ -77,7 +78,7 @@ class Worker:
         self._closed = False
         self._retired_until: float | None = None
         self._exporter_closed = False
-        self._adopting: dict[int, threading.RLock] = {}
+        self._adopting: dict[int, SteadyLock] = {}
         self._legacy = Legacy()
         self._start_afresh()
         self._made()
@@ -104,7 +105,7 @@ class Worker:
             clock=self._clock,
         )
         self._inbox = self._outbox.inbox
-        self._starting = threading.RLock()
+        self._starting = SteadyLock()
         self._worker: threading.Thread | None = None
         self._patience: Patience | None = None
         self._make_waits()
@@ -115,7 +116,7 @@ class Worker:
 
     def _make_waits(self) -> None:
         """What threads wait on for long, made of what the modules hold at this moment."""
-        self._sending = threading.Lock()
+        self._sending = SteadyLock()
         self._wake_up = WakeUp()
         self._left_by_parent: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -137,16 +138,16 @@ class Worker:
                 if now >= deadline or self._sender.hold_until > deadline:
                     return
                 WakeUp().wait(min(pause, deadline - now))  # not time.sleep, which tests replace
-                remaining = deadline - clock.monotonic()
-                if remaining <= 0 or not self._sending.acquire(timeout=min(remaining, threading.TIMEOUT_MAX)):
+                sent = self._sending.run_within(deadline - clock.monotonic(), lambda: self._send_until(deadline))
+                if sent is None:
                     return
-                try:
-                    millis = max(1, int((deadline - clock.monotonic()) * 1000))
-                    pause = self._sender.send(min(millis, self._send_timeout_millis or millis))
-                finally:
-                    self._sending.release()
+                pause = sent
         finally:
             otel_context.detach(token)
+
+    def _send_until(self, deadline: float) -> float:
+        millis = max(1, int((deadline - clock.monotonic()) * 1000))
+        return self._sender.send(min(millis, self._send_timeout_millis or millis))
 
     def _start_worker(self) -> bool:
         """Starts the worker where there is none; False where no thread can be started, or none may be."""
@@ -156,22 +157,26 @@ class Worker:
             return True
         if not self._legacy.starts_threads(self._outbox):
             return False
-        with self._starting:
-            if self._worker is not None and self._worker.is_alive():
-                return True
-            if not self._wake_up.is_current:
-                # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
-                self._make_waits()
-            # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
-            # Its context is an empty one, for instrumentations of threads (and Python 3.14 without its lock) hand that of the
-            # starter on: the worker outlives the request that recorded first, and is no part of its trace.
-            empty = contextvars.Context()
-            self._worker = threading.Thread(target=empty.run, args=(self._run,), name="failpath-delivery", daemon=True)
-            try:
-                self._worker.start()
-            except RuntimeError:
-                self._worker = None
-                return False
+        return self._starting.run(self._make_worker)
+
+    def _make_worker(self) -> bool:
+        if self._worker is not None and self._worker.is_alive():
+            return True
+        if not self._wake_up.is_current:
+            # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
+            self._make_waits()
+        # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
+        # Its context is an empty one, for instrumentations of threads (and Python 3.14 without its lock) hand that of the
+        # starter on: the worker outlives the request that recorded first, and is no part of its trace.
+        empty = contextvars.Context()
+        self._worker = threading.Thread(target=empty.run, args=(self._run,), name="failpath-delivery", daemon=True)
+        try:
+            self._worker.start()
+        except RuntimeError as error:
+            if is_interruption(error):
+                raise
+            self._worker = None
+            return False
         return True
 
     def _nudge(self, through: int) -> None:
@@ -213,8 +218,7 @@ class Worker:
         try:
             self._await_batch(outbox, self._sender)
             if self._sender.wait() <= 0 and self._worker is me:
-                with self._sending:
-                    pause = self._sender.send(self._send_timeout_millis, BaseException)
+                pause = self._sending.run(self._sender.send, self._send_timeout_millis, BaseException)
                 if pause:
                     self._back_off(pause)
         except BaseException:
@@ -251,14 +255,17 @@ class Worker:
             self._wake_up.wait(until - now)
 
     def _close_exporter(self) -> None:
-        with self._starting:
-            if self._exporter_closed:
-                return
-            self._exporter_closed = True
+        if self._starting.run(self._is_closed_here):
+            return
         try:
             self._exporter.close()
         except Exception:
             warn_once("close", "the exporter's close() raised", exc_info=True)
+
+    def _is_closed_here(self) -> bool:
+        before = self._exporter_closed
+        self._exporter_closed = True
+        return before
 
     def _made(self) -> None:
         """Called at the end of the construction."""

@@ -6,8 +6,8 @@ whether OpenTelemetry's instrumentation of gRPC is there, on the other, or which
 
 from __future__ import annotations
 
-import asyncio
 import inspect
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
@@ -22,6 +22,13 @@ from failpath_otel.integrations.served import AsyncParts, Judge, Parts, Served, 
 from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.baggage import in_header
+
+# The one that grpc.aio goes by too: that of inspect sees functions that are marked as such from Python 3.12 on, where that of
+# asyncio warns soon.
+if sys.version_info >= (3, 12):
+    from inspect import iscoroutinefunction
+else:
+    from asyncio import iscoroutinefunction
 
 _FAILED: Final = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """The codes that say of a server that it failed; those of OpenTelemetry's conventions. The others are answers, as a 4xx is."""
@@ -193,7 +200,7 @@ def _serving_async(begin: Callable[[], Served | None], behavior: Behavior, strea
 
     if inspect.isasyncgenfunction(behavior):
         return stream
-    if asyncio.iscoroutinefunction(behavior) or inspect.iscoroutinefunction(behavior):
+    if iscoroutinefunction(behavior):
         return serve
     return _serving(begin, behavior, streams)  # which grpc.aio runs in a thread
 

@@ -75,11 +75,12 @@ def test_a_fork_while_other_threads_hold_every_lock(finish: Finish, sink: HttpSi
         held, go_on = threading.Event(), threading.Event()
 
         def hold():
-            with client._sink._outbox._lock, client._sink._starting, client._sink._sending:
-                held.set()
-                go_on.wait(30)
+            held.set()
+            go_on.wait(30)
 
-        thread = threading.Thread(target=hold)
+        sink = client._sink
+
+        thread = threading.Thread(target=sink._outbox._lock.run, args=(sink._starting.run, sink._sending.run, hold))
         thread.start()
         held.wait()
         if (pid := os.fork()) == 0:
@@ -189,11 +190,12 @@ def test_a_fork_that_goes_round_pythons_hooks_while_a_lock_is_held(finish: Finis
         held, go_on = threading.Event(), threading.Event()
 
         def hold():
-            with client._sink._outbox._lock, client._sink._starting:
-                held.set()
-                go_on.wait(30)
+            held.set()
+            go_on.wait(30)
 
-        thread = threading.Thread(target=hold)
+        sink = client._sink
+
+        thread = threading.Thread(target=sink._outbox._lock.run, args=(sink._starting.run, hold))
         thread.start()
         held.wait()
         if (pid := ctypes.PyDLL(None).fork()) == 0:
