@@ -160,7 +160,8 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 	touch $@
 
 .venv-newest/.stamp-test: $(WHEEL) constraints/newest.txt
-	@tools/environment.sh .venv-newest newest
+	@tools/python314.sh
+	tools/environment.sh .venv-newest newest
 	tools/install.sh .venv-newest constraints/newest.txt "$$(ls dist/*.whl)[demo,postgres,integrations]"
 	tools/chromium.sh
 	touch $@
@@ -172,7 +173,7 @@ $(WHEEL): $(SOURCES) README.md | $(DEV)
 	touch $@
 
 .venv-neighbours/.stamp-test: $(WHEEL) constraints/neighbours.txt constraints/neighbours-apart.txt
-	@tools/environment.sh .venv-neighbours newest
+	@tools/environment.sh .venv-neighbours installed
 	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours]"
 	tools/install.sh .venv-neighbours constraints/neighbours.txt "$$(ls dist/*.whl)[neighbours-in-c]" \
 	  || echo "uWSGI cannot be built: it needs a C compiler. Its tests are skipped"

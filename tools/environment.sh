@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# environment.sh VENV default|oldest|newest: makes VENV with that Python of this machine, unless it is there already.
+# environment.sh VENV default|oldest|installed|newest: makes VENV with that Python of this machine, unless it is there already.
 set -euo pipefail
 venv=$1
 wanted=$(python3 tools/interpreters.py "$2")

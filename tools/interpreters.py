@@ -1,9 +1,10 @@
-"""Prints Pythons on this machine that the package supports: `interpreters.py default|oldest|newest|all`.
+"""Prints Pythons on this machine that the package supports: `interpreters.py default|oldest|installed|newest|all`.
 
-The default is the Python that runs this file, if it is supported, else the newest.
+The default is the Python that runs this file, if it is supported, else the newest that is installed.
 
-Looks at the versions that pyenv keeps and at `python3.N` and `python3` on PATH. Each is run once, since a pyenv shim can be
-on PATH without a Python behind it. Standard library only, and runs on any Python 3.
+Looks at the versions that pyenv keeps, at `python3.N` and `python3` on PATH, and at what `python314.sh` has fetched, which is
+not installed: it has no headers to build extensions with, and fewer packages have wheels for it. Each is run once, since a
+pyenv shim can be on PATH without a Python behind it. Standard library only, and runs on any Python 3.
 """
 
 import os
@@ -16,6 +17,12 @@ OLDEST_SUPPORTED = (3, 10)
 NEWEST_TRIED = 20
 
 
+def fetched():
+    """The path that `python314.sh` puts a Python at."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return str(Path(cache) / "failpath-otel" / "python3.14" / "usr" / "bin" / "python3.14")
+
+
 def candidates():
     """Paths that may be a Python."""
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
@@ -24,6 +31,7 @@ def candidates():
         yield shutil.which("python3.%d" % minor)
     yield shutil.which("python3")
     yield sys.executable
+    yield fetched()
 
 
 def version(path):
@@ -50,8 +58,15 @@ def main():
     if not found:
         sys.exit("no Python >= 3.10 with venv was found: neither among pyenv's versions nor as python3.N on PATH")
     minors = sorted(found)
+    installed = [minor for minor in minors if found[minor] != fetched()] or minors
     own = [minor for minor in minors if minor == sys.version_info[:2]]
-    choices = {"default": own or minors[-1:], "oldest": minors[:1], "newest": minors[-1:], "all": minors}
+    choices = {
+        "default": own or installed[-1:],
+        "oldest": minors[:1],
+        "installed": installed[-1:],
+        "newest": minors[-1:],
+        "all": minors,
+    }
     which = sys.argv[1] if len(sys.argv) > 1 else "all"
     chosen = choices.get(which)
     if chosen is None:
