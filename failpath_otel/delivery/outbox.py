@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Final, Literal
 
 from failpath_otel import clock
 from failpath_otel.delivery.counts import DropReason, Stats
@@ -16,6 +16,9 @@ from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.events.step import StepEvent
 from failpath_otel.interruption import SteadyLock, is_interruption, only_waits
 from failpath_otel.notices import warn_once
+
+_GLANCE_SECONDS: Final = 0.5
+"""How long a thread sleeps at a time: a signal that comes just before it does so is handled no sooner than it wakes."""
 
 OnDrop = Callable[[StepEvent, DropReason], object]
 
@@ -139,10 +142,10 @@ class Outbox:
         self._waiters.append(wake)
         try:
             while not done():
-                remaining = threading.TIMEOUT_MAX if deadline is None else deadline - clock.monotonic()
+                remaining = _GLANCE_SECONDS if deadline is None else deadline - clock.monotonic()
                 if remaining <= 0:
                     return
-                waiter.wait(remaining)
+                waiter.wait(min(remaining, _GLANCE_SECONDS))
         finally:
             self._waiters.remove(wake)
 

@@ -2,14 +2,18 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.delivery import OUTCOMES, event, growth, interrupted_in
 
+from failpath_otel.delivery import outbox as outbox_module
 from failpath_otel.delivery.outbox import Outbox
 from failpath_otel.delivery.queue import EventQueue
+from failpath_otel.delivery.wake_up import WakeUp
 from failpath_otel.events.step import StepEvent
 
 
@@ -199,3 +203,19 @@ def test_a_refusing_outbox_drops_everything() -> None:
     box.inbox.extend([event(1), event(2)])
     assert counts(box) == (0, 0, {"no_project_key": 2})
     assert box.oldest > box.recorded
+
+
+def test_who_waits_looks_up_twice_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes just before the thread falls asleep is handled no sooner than it wakes."""
+    slept: list[float] = []
+
+    class Slept(WakeUp):
+        def wait(self, seconds: float) -> None:
+            slept.append(seconds)
+
+    monkeypatch.setattr(outbox_module, "WakeUp", Slept)
+    for deadline in (None, time.monotonic() + 3600):
+        slept.clear()
+        outbox().wait(lambda: len(slept) > 3, deadline)
+        assert len(slept) == 4
+        assert max(slept) <= 0.5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import signal
 import sys
@@ -98,6 +99,15 @@ def is_called_by_nobody(frame: FrameType | None) -> bool:
     return False
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """No finalizer of an earlier test runs within what is interrupted: what comes there is lost, as above."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def interrupted_at(line: int, how: Callable[[FrameType], None], act: Callable[[], None]) -> bool | None:
     """Whether the interruption reached us; ``None`` where ``act`` has fewer lines within our package."""
     left = line
@@ -124,6 +134,7 @@ def interrupted_at(line: int, how: Callable[[FrameType], None], act: Callable[[]
     return None if left > 0 else False
 
 
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("how", [raised, set_from_outside], ids=["signal handler", "another thread"])
 @pytest.mark.parametrize("form", FORMS, ids=[form.__name__ for form in FORMS])
