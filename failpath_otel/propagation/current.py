@@ -43,7 +43,7 @@ frame_above: Final[Callable[[int], FrameType]] = sys._getframe  # noqa: SLF001  
 
 
 class EnteredRun:
-    """One entry of a ``with run:``. `leave` ends it, from whichever context.
+    """One entry of a ``with run:``. `leave` ends it, from whichever context; called again after an interruption, it goes on.
 
     Attributes:
         run: The run that it made current.
@@ -53,32 +53,36 @@ class EnteredRun:
             generator of another one. That one then has a run that is over, which `entered_run` mends.
     """
 
-    __slots__ = ("_mark", "_token", "astray", "frame", "outside", "run")
+    __slots__ = ("_inside", "_mark", "_token", "astray", "frame", "outside", "run")
 
     def __init__(self, run: AttachedRun, frame: FrameType) -> None:
         self.run = run
         self.frame: FrameType | None = frame
         self.outside = otel_context.get_current()
         self.astray = False
+        self._inside: Context | None = None
         self._token: Token[Context] | None = None
         self._mark: Token[EnteredRun | None] | None = None
 
     def enter(self, within: Context) -> None:
         """Makes the run the current one, on top of ``within``."""
-        self._token = otel_context.attach(otel_context.set_value(_CURRENT_RUN, self, within))
+        self._inside = otel_context.set_value(_CURRENT_RUN, self, within)
+        self._token = otel_context.attach(self._inside)
         self._mark = _entered.set(self)
 
     def leave(self) -> None:
         """Ends the entry. What began within it, a task for example, keeps the run, and nothing else."""
-        self.frame = None
-        token, self._token = self._token, None
-        if token is None:
+        if self._inside is None:
             return
-        if detach(token):
+        if self._token is not None:
+            self.astray = not detach(self._token)
+            self._token = None
+        if otel_context.get_current() is self._inside:
+            otel_context.attach(self.outside)  # an interruption came before the token, or with its use
+        if not self.astray:
             self.is_here()
             self.outside = _NOTHING  # a task that began within the block keeps this entry; it is not to grow into a chain
-        else:
-            self.astray = True
+        self._inside = None
 
     def is_here(self) -> bool:
         """Whether the code that asks runs in the very context that the block was entered in, not in a copy. True but once."""

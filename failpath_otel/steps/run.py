@@ -175,7 +175,12 @@ class Run(Generic[K_contra]):
         return self._enter(frame_above(1))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._exit(frame_above(1))
+        found: list[EnteredRun] = []
+        try:
+            self._exit(frame_above(1), found)
+        except BaseException:
+            self._exit(frame_above(1), found)  # an interruption, after which this goes on
+            raise
 
     def __aenter__(self) -> Coroutine[Any, Any, Run[K_contra]]:
         return self._enter_async(frame_above(1))
@@ -189,31 +194,40 @@ class Run(Generic[K_contra]):
         return self._enter(frame)
 
     async def _exit_async(self, frame: FrameType) -> None:
-        self._exit(frame)
+        found: list[EnteredRun] = []
+        try:
+            self._exit(frame, found)
+        except BaseException:
+            self._exit(frame, found)
+            raise
 
     def _enter(self, frame: FrameType) -> Run[K_contra]:
         entry = EnteredRun(self, frame)
         try:
             self._open.setdefault(frame, []).append(entry)
             entry.enter(self._within())
+            return self
         except BaseException:
-            if entry in self._open.get(frame, ()):
-                self._forget(entry)
-            entry.leave()
+            self._leave(entry)
             raise
-        return self
 
-    def _exit(self, frame: FrameType) -> None:
-        entry = self._entry_at(frame) or self._entry_within()
-        if entry is not None:
-            self._forget(entry)
-            entry.leave()
+    def _exit(self, frame: FrameType, found: list[EnteredRun]) -> None:
+        """Leaves the block of this frame; ``found`` is it, where this is called again."""
+        if not found:
+            entry = self._entry_at(frame) or self._entry_within()
+            if entry is None:
+                return
+            found.append(entry)
+        self._leave(found[0])
 
-    def _forget(self, entry: EnteredRun) -> None:
+    def _leave(self, entry: EnteredRun) -> None:
+        entry.leave()
         here = self._open.get(entry.frame, [])
-        here.remove(entry)
+        if entry in here:
+            here.remove(entry)
         if not here:
-            del self._open[entry.frame]
+            self._open.pop(entry.frame, None)
+        entry.frame = None
 
     def _entry_at(self, frame: FrameType) -> EnteredRun | None:
         return next(reversed(self._open.get(frame, ())), None)

@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from support.tracing import Tracing
 
 from failpath_otel import FailpathClient
 from failpath_otel.events.step import StepEvent
 from failpath_otel.interruption import is_interruption
+from failpath_otel.steps.run import Run
 from failpath_otel.testing import RecordingClient
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX signals")
@@ -99,6 +101,10 @@ def is_called_by_nobody(frame: FrameType | None) -> bool:
     return False
 
 
+UNGUARDED = {getattr(Run, name).__code__ for name in ("__exit__", "__aexit__", "_exit_async")}
+"""What stands between the application and the first ``try`` of ours: nothing can be done there about what comes."""
+
+
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     """No finalizer of an earlier test runs within what is interrupted: what comes there is lost, as above."""
@@ -114,7 +120,7 @@ def interrupted_at(line: int, how: Callable[[FrameType], None], act: Callable[[]
 
     def trace(frame: FrameType, what: str, argument: object) -> object:
         nonlocal left
-        if "failpath_otel" not in frame.f_code.co_filename or is_called_by_nobody(frame):
+        if "failpath_otel" not in frame.f_code.co_filename or frame.f_code in UNGUARDED or is_called_by_nobody(frame):
             return None if what == "call" else trace
         if what == "line":
             left -= 1
@@ -163,17 +169,34 @@ def test_at_whatever_line_it_comes_it_passes_and_no_step_stays_open(
     assert line > 20
 
 
-@pytest.mark.parametrize("how", [raised, set_from_outside], ids=["signal handler", "another thread"])
-def test_a_block_that_is_interrupted_leaves_the_callers_context_current(
-    client: RecordingClient, tracing: Tracing, how: Callable[[FrameType], None]
-) -> None:
-    from opentelemetry import trace
+def within_run(client: RecordingClient) -> None:
+    with client.run("checkout", "1"):
+        pass
 
+
+def within_run_async(client: RecordingClient) -> None:
+    async def main() -> None:
+        async with client.run("checkout", "1"):
+            pass
+
+    with contextlib.suppress(StopIteration):
+        main().send(None)
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("how", [raised, set_from_outside], ids=["signal handler", "another thread"])
+@pytest.mark.parametrize("form", [block, within_run, within_run_async])
+def test_a_block_that_is_interrupted_leaves_the_callers_context_current(
+    client: RecordingClient, tracing: Tracing, form: Callable[[RecordingClient], None], how: Callable[[FrameType], None]
+) -> None:
+    form(client)  # what is done but once is done
     with tracing.tracer.start_as_current_span("request") as request:
         for line in range(1, 2000):
-            if interrupted_at(line, how, lambda: block(client)) is None:
+            if interrupted_at(line, how, lambda: form(client)) is None:
                 break
             assert trace.get_current_span() is request, f"line {line}"
+            assert client.current_run() is None, f"line {line}"
+        assert line > 20
 
 
 class Held:
