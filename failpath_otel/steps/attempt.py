@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import Token
@@ -40,6 +41,9 @@ _DONE: Final = 3
 
 # The key has no public name. Where it is gone, the public way is taken.
 _SPAN_KEY: Final[str | None] = getattr(propagation, "_SPAN_KEY", None)
+# Whether an interruption may come between a `with` statement's lock and its block, and leave the lock held. OpenTelemetry's
+# spans have such locks: one whose call was interrupted is not touched again, for that could wait for ever.
+_LOCKS_MAY_STAY_HELD: Final = sys.version_info >= (3, 14)
 _NO_CONTEXT: Final = Context()
 _INNERMOST: Final = otel_context.create_key("failpath-innermost-attempt")
 _ERROR_BUDGET = MAX_EVENT_BYTES // 4
@@ -326,10 +330,13 @@ class Attempt:
         """Calls a method of the span: processors of others may raise in it."""
         try:
             method(*args)
-        except Exception as error:
-            if is_interruption(error):
-                raise
-            warn_once("span", "the span of step %r raised", self._step_key, exc_info=True)
+        except BaseException as error:
+            if isinstance(error, Exception) and not is_interruption(error):
+                warn_once("span", "the span of step %r raised", self._step_key, exc_info=True)
+                return
+            if _LOCKS_MAY_STAY_HELD:
+                self.span = NonRecordingSpan(self.span.get_span_context())
+            raise
 
     def _event(
         self, status: StepStatus, timestamp: int, error: StepError | None = None, reason: str | None = None

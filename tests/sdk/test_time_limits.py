@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from support.tracing import Tracing
 
 from failpath_otel import FailpathClient
 from failpath_otel.events.step import StepEvent
 from failpath_otel.interruption import is_interruption
+from failpath_otel.steps import attempt
 from failpath_otel.steps.run import Run
 from failpath_otel.testing import RecordingClient
 
@@ -247,6 +248,35 @@ def test_a_time_limit_ends_the_wait_of_a_step_that_is_sent_before_it_goes_on(
     assert [event.status for event in exporter.events] == ["running", "error"]
     assert exporter.events[1].error is not None
     assert exporter.events[1].error.name == "SoftTimeLimit"
+
+
+@pytest.mark.parametrize("method", ["set_attribute", "add_event", "set_status", "end"])
+@pytest.mark.parametrize("locks_may_stay_held", [True, False])
+def test_a_span_whose_call_was_interrupted_is_left_alone_where_that_may_have_left_its_lock_held(
+    tracing: Tracing, monkeypatch: pytest.MonkeyPatch, alarm: Callable[[], None], method: str, locks_may_stay_held: bool
+) -> None:
+    """On Python 3.14 OpenTelemetry's own locks: to touch the span again would wait for ever."""
+    calls: list[str] = []
+
+    def recorded(name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def call(span: object, *args: object, **kwargs: object) -> None:
+            calls.append(name)
+            if name == method and name not in calls[:-1]:
+                alarm()
+            real(span, *args, **kwargs)
+
+        return call
+
+    for name in ("set_attribute", "add_event", "set_status", "end"):
+        monkeypatch.setattr(Span, name, recorded(name, getattr(Span, name)))
+    monkeypatch.setattr(attempt, "_LOCKS_MAY_STAY_HELD", locks_may_stay_held)  # no option: it is what Python does
+    client = RecordingClient(tracer_provider=tracing.provider)
+    with pytest.raises(SoftTimeLimit), client.run("checkout", "1").step("pay"):
+        if method != "end":
+            raise SoftTimeLimit
+    assert client.story("checkout") == "pay:error(SoftTimeLimit)"
+    assert calls[-1] == (method if locks_may_stay_held else "end")
+    assert len(tracing.spans) == (0 if locks_may_stay_held else 1)
 
 
 def test_a_cancellation_that_an_event_loop_is_told_of_by_a_signal_is_none_of_ours(client: RecordingClient) -> None:
