@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from support.delivery import ScriptedExporter, event
 
@@ -26,6 +28,14 @@ def test_a_destination_is_left_alone_for_an_hour_at_most(asked: float) -> None:
     sender, outbox = sender_of(ScriptedExporter(RetryableError("later", retry_after=asked)))
     put(outbox, event(1))
     assert sender.send(1000) == 3600
+
+
+def test_a_failure_draws_nothing_from_the_generator_that_an_application_seeds() -> None:
+    sender, outbox = sender_of(ScriptedExporter(RetryableError("later")))
+    put(outbox, event(1))
+    before = random.getstate()
+    assert sender.send(1000) > 0
+    assert random.getstate() == before
 
 
 def test_what_an_interrupted_attempt_took_may_go_for_an_outcome_again() -> None:
