@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -210,6 +211,14 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert place.exists(), f"{document.name} links to {target}"
         if anchor:
             assert anchor in anchors(place), f"{document.name} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_heading_stands_twice(document: Path) -> None:
+    """Not only a link could not tell them apart: it is how a section that was merged twice shows."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = Counter(re.findall(r"^##+ .*$", text, re.MULTILINE))
+    assert [heading for heading, count in headings.items() if count > 1] == []
 
 
 def test_every_decision_and_document_is_linked() -> None:
