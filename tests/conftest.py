@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ settings.register_profile("quick", settings.get_profile("here"), max_examples=20
 settings.load_profile(os.environ.get("FAILPATH_TEST_PROFILE") or ("ci" if os.environ.get("CI") else "here"))
 
 ROOT = Path(__file__).parent.parent
+
+# What a script starts in the background has SIGINT ignored by its shell, and so have all processes of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -160,7 +160,7 @@ class Delivery(Worker):
         process.forget(self)
         self._wake_up.give()
         worker = self._worker
-        if worker is None or not worker.is_alive():
+        if worker is None or not self._is_working:
             self._close_exporter()
         elif worker is not threading.current_thread():
             worker.join(max(0.0, deadline - clock.monotonic()))  # it closes the exporter as soon as that is idle

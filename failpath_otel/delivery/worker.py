@@ -107,6 +107,7 @@ class Worker:
         self._inbox = self._outbox.inbox
         self._starting = SteadyLock()
         self._worker: threading.Thread | None = None
+        self._ended: threading.Thread | None = None
         self._patience: Patience | None = None
         self._make_waits()
         self._wake_at = 1
@@ -153,29 +154,34 @@ class Worker:
         """Starts the worker where there is none; False where no thread can be started, or none may be."""
         process.finish_in_child()
         self._patience = process.patience()
-        if self._worker is not None and self._worker.is_alive():
+        if self._is_working:
             return True
         if not self._legacy.starts_threads(self._outbox):
             return False
         return self._starting.run(self._make_worker)
 
+    @property
+    def _is_working(self) -> bool:
+        """Whether there is a worker. Thread.is_alive is not asked: interrupted, it takes a thread for dead that is not."""
+        return self._worker is not None and self._worker is not self._ended
+
     def _make_worker(self) -> bool:
-        if self._worker is not None and self._worker.is_alive():
+        if self._is_working:
             return True
         if not self._wake_up.is_current:
             # gevent was put in place of threads since: a greenlet that waits on the thread's kind holds up all others.
             self._make_waits()
-        # Known before it runs: whatever interrupts the start and starts another, only the last one goes on.
+        # Known before it runs: where the start is interrupted it may run all the same, and ends when it finds it is not this.
         # Its context is an empty one, for instrumentations of threads (and Python 3.14 without its lock) hand that of the
         # starter on: the worker outlives the request that recorded first, and is no part of its trace.
         empty = contextvars.Context()
         self._worker = threading.Thread(target=empty.run, args=(self._run,), name="failpath-delivery", daemon=True)
         try:
             self._worker.start()
-        except RuntimeError as error:
-            if is_interruption(error):
-                raise
+        except BaseException as error:
             self._worker = None
+            if not isinstance(error, RuntimeError) or is_interruption(error):
+                raise
             return False
         return True
 
@@ -187,10 +193,10 @@ class Worker:
         self._wake_up.give()
 
     def _run(self) -> None:
-        _suppress_instrumentation()
         me = threading.current_thread()
         pid = self._pid
         try:
+            _suppress_instrumentation()
             while self._worker is me:
                 if self._retired_until is not None:
                     self._end_retired(self._retired_until)
@@ -199,6 +205,7 @@ class Worker:
                     return
                 self._survive(me)
         finally:
+            self._ended = me
             if self._worker is me:
                 self._wake_at = 1  # whatever ended the worker, the next event starts another
             elif self._pid != pid:
