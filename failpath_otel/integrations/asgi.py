@@ -113,6 +113,7 @@ class _Exchange:
         self._complete = False
         self._trailers = False
         self._client_left = False
+        self._told_by: OSError | None = None
         self._failure: Exception | None = None
 
     async def of(self, app: App, scope: Scope) -> None:
@@ -121,7 +122,7 @@ class _Exchange:
             await self._served.started()
             await app(scope, self._receive, self._send)
         except BaseException as error:
-            went = self._client_left and type(error).__name__ in _CLIENT_LEFT
+            went = self._client_left and (error is self._told_by or type(error).__name__ in _CLIENT_LEFT)
             await self._served.aend(None if went else error)
             raise
         await self._served.aend(self._failure or self._shortfall(scope))
@@ -134,7 +135,11 @@ class _Exchange:
 
     async def _send(self, message: MutableMapping[str, Any]) -> None:
         self._note(message)
-        await self._send_on(message)
+        try:
+            await self._send_on(message)
+        except OSError as error:  # by which a server tells that the client has gone (ASGI 2.4)
+            self._client_left, self._told_by = True, error
+            raise
         # After an answer that tells of a failure the exception behind it may follow, which says more.
         if self._complete and self._failure is None:
             await self._served.aend()

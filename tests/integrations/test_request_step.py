@@ -352,6 +352,30 @@ def test_what_frameworks_raise_because_the_client_has_gone_is_no_failure(
     assert client.story("checkout") == f"handle-request:{outcome}"
 
 
+@pytest.mark.parametrize("caught", [True, False], ids=["a framework", "a bare application"])
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+def test_a_server_that_refuses_to_send_because_the_client_has_gone_tells_of_no_failure(
+    client: RecordingClient, kind: str, caught: bool
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200} if kind == "http" else {"type": "websocket.accept"})
+        try:
+            await send({"type": "http.response.body", "more_body": True} if kind == "http" else {"type": "websocket.send"})
+        except OSError as error:
+            if not caught:
+                raise
+            raise WebSocketDisconnect from error
+
+    async def say(message: Any) -> None:
+        if message["type"] in ("http.response.body", "websocket.send"):
+            raise ConnectionResetError("the client has gone")
+
+    middleware = asgi.FailpathMiddleware(app, client, flow="checkout", step_key="handle-request")
+    with pytest.raises(WebSocketDisconnect if caught else ConnectionResetError):
+        asyncio.run(middleware({"type": kind}, _hear(), say))
+    assert client.story("checkout") == "handle-request:success"
+
+
 def test_with_delivery_await_the_start_is_sent_before_the_application_is_asked_and_the_end_before_it_returns() -> None:
     exporter = ScriptedExporter()
     sent: list[int] = []

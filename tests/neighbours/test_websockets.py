@@ -1,5 +1,6 @@
 """WebSockets of FastAPI under uvicorn, over real sockets: each has a run, and a step that ends with the connection."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,3 +66,23 @@ def test_a_websocket_is_a_step_of_its_run_from_the_handshake_to_its_end(
                 socket.recv(timeout=60)
         looked = "success" if said == "leave" else "success,success"
         until(lambda: client.story("prices", "req_1") == f"serve-prices:{outcome} look-up:{looked}")
+
+
+def test_a_client_that_goes_away_while_it_is_told_something_is_no_failure(client: RecordingClient) -> None:
+    from fastapi import FastAPI, WebSocket
+    from websockets.sync.client import connect
+
+    app = FastAPI()
+
+    @app.websocket("/prices")
+    async def prices(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:  # never asks what the client says; uvicorn refuses to send any more
+            await socket.send_text("told")
+            await asyncio.sleep(0)
+
+    middleware: Any = FailpathMiddleware(app, client, flow={"GET /prices": "prices"}, step_key="serve-prices")
+    with asgi_server(middleware, ws="websockets-sansio") as url:
+        with connect(f"{url.replace('http', 'ws')}/prices", additional_headers={"x-request-id": "req_1"}) as socket:
+            assert socket.recv(timeout=60) == "told"
+        until(lambda: client.story("prices", "req_1") == "serve-prices:success")
