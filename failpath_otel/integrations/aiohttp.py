@@ -56,11 +56,18 @@ class FailpathMiddleware:
                 await served.started()
                 answer = await handler(request)
             except BaseException as error:
-                status = getattr(error, "status", None) if isinstance(error, self._http_exception) else None
-                await served.aend(error if status is None else failure_of(status))
+                await served.aend(self._failure(request, error))
                 raise
-            await served.aend(failure_of(getattr(answer, "status", None)))
+            # What is no answer aiohttp answers for.
+            await served.aend(failure_of(getattr(answer, "status", None) if hasattr(answer, "prepare") else 500))
             return answer
+
+    def _failure(self, request: Any, error: BaseException) -> BaseException | None:
+        if isinstance(error, self._http_exception):
+            return failure_of(getattr(error, "status", None))
+        # To write is refused where the client has gone; a request of the handler's own may be reset as well.
+        gone = isinstance(error, ConnectionResetError) and request.transport is None
+        return None if gone else error
 
 
 def _request(request: Any) -> Request[Any]:

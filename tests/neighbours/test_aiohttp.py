@@ -45,14 +45,20 @@ def serve(client: RecordingClient, ask: Ask, **options: Any) -> None:
     from aiohttp import ClientSession, web
 
     step = client.step("look-up")(lambda: None)
+    raised: dict[str, type[Exception]] = {
+        "raises": ValueError,
+        "reset": ConnectionResetError,
+        "raise-503": web.HTTPServiceUnavailable,
+        "raise-404": web.HTTPNotFound,
+    }
 
     async def checkout(request: web.Request) -> web.Response:
         step()
         how = request.query.get("how", "200")
-        if how == "raises":
-            raise ValueError("declined")
-        if how.startswith("raise-"):
-            raise {"raise-503": web.HTTPServiceUnavailable, "raise-404": web.HTTPNotFound}[how]
+        if how in raised:
+            raise raised[how]
+        if how == "forgets":
+            return None  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
         return web.Response(status=int(how))
 
     async def stream(request: web.Request) -> web.StreamResponse:
@@ -62,6 +68,13 @@ def serve(client: RecordingClient, ask: Ask, **options: Any) -> None:
             await answer.write(b"x")
             step()
         return answer
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        while True:
+            await answer.write(b"x")
+            await asyncio.sleep(0)
 
     async def prices(request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
@@ -74,6 +87,7 @@ def serve(client: RecordingClient, ask: Ask, **options: Any) -> None:
     async def main() -> None:
         app = web.Application(middlewares=[FailpathMiddleware(client, **{"flow": {"/*": "checkout"}, **options})])
         app.add_routes([web.post("/checkout", checkout), web.get("/stream", stream), web.get("/prices", prices)])
+        app.add_routes([web.get("/endless", endless)])
         runner = web.AppRunner(app, shutdown_timeout=5)
         await runner.setup()
         try:
@@ -95,6 +109,8 @@ def serve(client: RecordingClient, ask: Ask, **options: Any) -> None:
         ("raise-404", "success"),
         ("raise-503", "error(HTTP 503)"),
         ("raises", "error(ValueError)"),
+        ("reset", "error(ConnectionResetError)"),
+        ("forgets", "error(HTTP 500)"),
     ],
 )
 @pytest.mark.usefixtures("instrumented")
@@ -134,6 +150,18 @@ def test_streams_and_websockets_have_the_run_until_their_end(client: RecordingCl
     serve(client, ask, step_key="take-order")
     for run_id in ("stream", "socket"):
         client.assert_story("checkout", "take-order:success look-up:success,success", run_id)
+
+
+def test_a_client_that_goes_away_is_no_failure(client: RecordingClient) -> None:
+    async def ask(session: Any, url: str) -> None:
+        ended = asyncio.Event()
+        client.on_event = lambda event: ended.set() if event.status != "running" else None
+        async with session.get(f"{url}/endless") as answer:
+            await answer.content.read(1)
+        await asyncio.wait_for(ended.wait(), 60)
+
+    serve(client, ask, step_key="take-order")
+    client.assert_story("checkout", "take-order:success")
 
 
 def test_a_request_that_fits_no_flow_has_no_run(client: RecordingClient) -> None:
