@@ -188,7 +188,8 @@ def _serving_async(begin: Callable[[], Served | None], behavior: Behavior, strea
                 yield part
             return
         await served.started()
-        given = behavior(request, context)
+        with served:
+            given = behavior(request, context)  # a decorated one takes its run here
         parts = AsyncParts(served, given, _judge(context))
         try:
             async for part in parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -89,6 +89,20 @@ def test_each_kind_of_call_is_a_step_of_its_run_with_the_outcome_that_its_code_t
     until(lambda: client.story("checkout", "req_1") == f"reserve-stock:{outcome} look-up:{looked}")
     errors = {event.error.message for event in client.events if event.error is not None}
     assert errors <= {"as it was told", "declined"}
+
+
+def test_a_streaming_handler_that_is_a_step_itself_is_one_of_the_calls_run(client: RecordingClient) -> None:
+    @client.step("list-stock")
+    async def listed(request: bytes, context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        yield b"done"
+
+    method = grpc.unary_stream_rpc_method_handler(listed)
+    handlers = grpc.method_handlers_generic_handler("shop.Stock", {"unary_stream": method})
+    interceptor = aio_server_interceptor(client, flow="checkout", step_key="reserve-stock")
+    with asyncio_server(handlers, [interceptor]) as address, grpc.insecure_channel(address) as channel:
+        assert call(channel, "unary_stream", "") == [b"first", b"done"]
+    until(lambda: client.story("checkout") == "reserve-stock:success list-stock:success")
 
 
 def test_a_client_that_cancels_leaves_no_step_running(
