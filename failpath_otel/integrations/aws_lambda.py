@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 from failpath_otel.client import FailpathClient
+from failpath_otel.delivery.counts import FlushResult
 from failpath_otel.errors import ConfigError, DeliveryError
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf, StepKeyOf
 from failpath_otel.integrations.served import failure_of
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 R = TypeVar("R")
@@ -27,7 +30,9 @@ def handler(
     flush_timeout_millis: int = 1500,
     margin_millis: int = 100,
 ) -> Callable[[Handler[R]], Handler[R]]:
-    """Decorates a function of event and context: a run is current in it, and is sent before it returns. Errors pass unchanged.
+    """Decorates a function of event and context, sync or async: a run is current in it, and is sent before it returns.
+
+    Errors pass unchanged.
 
     ::
 
@@ -57,15 +62,28 @@ def handler(
             raise ConfigError(f"{name} must be a whole number of milliseconds, at least 0, got {value!r}")
     choose: RunChooser[Any] = RunChooser(client, flow, run_id, accept_incoming=accept_incoming, step_key=step_key)
 
+    def bound(context: Any) -> int:
+        left = _left_millis(context)
+        return flush_timeout_millis if left is None else max(0, min(flush_timeout_millis, left - margin_millis))
+
     def decorate(fn: Handler[R]) -> Handler[R]:
         @functools.wraps(fn)
         def invoked(event: Any, context: Any) -> R:
             try:
                 return _serve(choose, fn, event, context)
             finally:
-                _flush(client, context, flush_timeout_millis, margin_millis)
+                with suppress(DeliveryError):  # raise_on_send_error is for the service's own calls
+                    _said(client.flush(bound(context)))
 
-        return invoked
+        @functools.wraps(fn)
+        async def invoked_async(event: Any, context: Any) -> Any:
+            try:
+                return await _serve_async(choose, cast("Handler[Awaitable[Any]]", fn), event, context)
+            finally:
+                with suppress(DeliveryError):
+                    _said(await client.aflush(bound(context)))
+
+        return cast("Handler[R]", invoked_async) if inspect.iscoroutinefunction(fn) else invoked
 
     return decorate
 
@@ -77,19 +95,45 @@ def _serve(choose: RunChooser[Any], fn: Handler[R], event: Any, context: Any) ->
         return fn(event, context)
     with served:
         answer = fn(event, context)
-    status = _mapping(answer).get("statusCode")
-    served.end(failure_of(status if isinstance(status, int) else None))
+    served.end(failure_of(_status(answer)))
     return answer
 
 
-def _flush(client: FailpathClient, context: Any, timeout_millis: int, margin_millis: int) -> None:
-    left = getattr(context, "get_remaining_time_in_millis", None)  # other platforms may not tell
-    if left is not None:
-        timeout_millis = max(0, min(timeout_millis, left() - margin_millis))
-    with suppress(DeliveryError):  # raise_on_send_error is for the service's own calls
-        flushed = client.flush(timeout_millis)
-        if not flushed:
-            warn_once("lambda-pending", "%d events wait for the next invocation of this process", flushed.pending)
+async def _serve_async(choose: RunChooser[Any], fn: Handler[Awaitable[Any]], event: Any, context: Any) -> Any:
+    request = _request(event, context)
+    served = choose.begin(request, choose(request))
+    if served is None:
+        return await fn(event, context)
+    with served:
+        try:
+            await served.started()
+            answer = await fn(event, context)
+        except BaseException as error:
+            await served.aend(error)
+            raise
+        await served.aend(failure_of(_status(answer)))
+        return answer
+
+
+def _status(answer: Any) -> int | None:
+    status = str(_mapping(answer).get("statusCode"))  # which API Gateway takes as text too
+    return int(status) if status.isdecimal() else None
+
+
+def _left_millis(context: Any) -> int | None:
+    """How much time is left, where the context tells; other platforms may not, and a test's may be a mock."""
+    try:
+        left = context.get_remaining_time_in_millis()
+    except Exception as error:
+        if is_interruption(error):
+            raise
+        return None
+    return int(left) if isinstance(left, int | float) else None
+
+
+def _said(flushed: FlushResult) -> None:
+    if not flushed:
+        warn_once("lambda-pending", "%d events wait for the next invocation of this process", flushed.pending)
 
 
 def _request(event: Any, context: Any) -> Request[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -16,8 +17,10 @@ from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
+from support.delivery import ScriptedExporter
 from support.http_sink import HttpSink, hang
 from support.processes import SECONDS, arrived, once, settings
 
@@ -213,6 +216,55 @@ def test_exceptions_pass_as_the_same_object_and_a_context_that_tells_no_time_is_
         handler({}, SimpleNamespace())
     assert raised.value is error
     client.assert_story("checkout", "take-photo:error(ValueError)")
+
+
+def test_a_handler_of_asyncio_has_its_run_and_outcome_and_what_it_said_is_sent_when_it_returns() -> None:
+    exporter = ScriptedExporter()
+    with FailpathClient(exporter=exporter, flows=False) as client:
+
+        @aws_lambda.handler(client, flow="checkout", run_id=lambda event: event["id"], step_key="take-photo")
+        async def handler(event: Any, context: Any) -> dict[str, int]:
+            await asyncio.sleep(0)
+            client.step("look-up")(lambda: None)()
+            if event["id"] == "raises":
+                raise ValueError("broken")
+            return {"statusCode": event["status"]}
+
+        async def main() -> None:
+            for event in ({"id": "good", "status": 200}, {"id": "away", "status": 503}):
+                await handler(event, Context())
+                assert client.stats().pending == 0
+            with pytest.raises(ValueError, match="broken"):
+                await handler({"id": "raises"}, Context())
+            assert client.stats().pending == 0
+
+        asyncio.run(main())
+    told = [
+        (one.run_id, one.step_key, one.error and one.error.name)
+        for batch in exporter.batches
+        for one in batch
+        if one.is_outcome
+    ]
+    assert told == [
+        ("good", "look-up", None), ("good", "take-photo", None),
+        ("away", "look-up", None), ("away", "take-photo", "HTTP 503"),
+        ("raises", "look-up", None), ("raises", "take-photo", "ValueError"),
+    ]  # fmt: skip
+
+
+class Untold(Context):
+    def get_remaining_time_in_millis(self) -> int:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("context", [Untold(), MagicMock(), None], ids=["raises", "a mock", "none"])
+def test_a_context_that_does_not_tell_its_time_costs_neither_answer_nor_outcome(client: RecordingClient, context: Any) -> None:
+    @aws_lambda.handler(client, flow="checkout", step_key="take-photo")
+    def handler(event: Any, context: Any) -> dict[str, str]:
+        return {"statusCode": "503"}  # as API Gateway takes it too
+
+    assert handler({}, context) == {"statusCode": "503"}
+    client.assert_story("checkout", "take-photo:error(HTTP 503)")
 
 
 @pytest.mark.parametrize(("left", "expected"), [(60_000, 1500), (1000, 900), (100, 0), (0, 0)])
