@@ -5,7 +5,6 @@ By Celery's signals, as OpenTelemetry's own instrumentation does it; the two do 
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -15,13 +14,14 @@ from opentelemetry import context as otel_context
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
+from failpath_otel.integrations.jobs import needed
 from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.current import detach
 from failpath_otel.steps.run import Run
 from failpath_otel.steps.step import Step
 
-signals: Any = importlib.import_module("celery.signals")  # which has no types
+signals: Any = needed("celery.signals")
 
 HEADER: Final = "failpath"
 """The message header that holds `Run.carrier`."""

@@ -12,16 +12,17 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
-import grpc  # type: ignore[import-untyped]
-
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.events.translate import RunIdentity
+from failpath_otel.integrations.optional import needed
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf, StepKeyOf
 from failpath_otel.integrations.served import AsyncParts, Judge, Parts, Served, named_failure
 from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.baggage import in_header
+
+grpc: Any = needed("grpc", "grpcio")
 
 # The one that grpc.aio goes by too: that of inspect sees functions that are marked as such from Python 3.12 on, where that of
 # asyncio warns soon.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,3 +100,32 @@ def test_a_queue_that_is_not_installed_is_named_with_what_to_do() -> None:
     said = r"failpath_otel\.integrations\.no_such_queue needs no_such_queue, which is not installed: pip install no_such_queue"
     with pytest.raises(ModuleNotFoundError, match=said):
         needed("no_such_queue.jobs")
+
+
+@pytest.mark.parametrize(
+    ("integration", "module", "package"),
+    [
+        ("arq", "arq", "arq"),
+        ("celery", "celery", "celery"),
+        ("dramatiq", "dramatiq", "dramatiq"),
+        ("grpc", "grpc", "grpcio"),
+        ("huey", "huey", "huey"),
+        ("rq", "rq", "rq"),
+    ],
+)
+def test_an_integration_whose_package_is_missing_says_what_to_install(integration: str, module: str, package: str) -> None:
+    code = f"""
+import importlib.abc, sys
+
+
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] == {module!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+
+sys.meta_path.insert(0, Missing())
+import failpath_otel.integrations.{integration}
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stderr
+    assert said.endswith(f"which is not installed: pip install {package}\n")
