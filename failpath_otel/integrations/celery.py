@@ -14,7 +14,7 @@ from opentelemetry import context as otel_context
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
 from failpath_otel.flow_key import FlowKey
-from failpath_otel.integrations.jobs import needed
+from failpath_otel.integrations.jobs import checked_flows, needed
 from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.current import detach
@@ -230,9 +230,10 @@ def connect(
         raise ConfigError(f"client must be a FailpathClient, got {client!r}")
     if step_key is not None and not callable(step_key):
         raise ConfigError(f"step_key must be a function of the task, such as lambda task: task.name, got {step_key!r}")
+    checked = checked_flows(flows)
     before = _connections.pop(client, None)
     if before is not None:
         before.disconnect()
         warn_once("celery-again", "connect() was called again for the same client: the last call counts")
-    connection = _connections[client] = CeleryConnection(client, flows or {}, step_key)
+    connection = _connections[client] = CeleryConnection(client, checked, step_key)
     return connection

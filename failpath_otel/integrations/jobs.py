@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.errors import ConfigError
@@ -41,6 +41,17 @@ def needed(module: str) -> Any:
         ) from error
 
 
+def checked_flows(flows: Any) -> Mapping[str, Flow]:
+    """The argument ``flows`` of ``connect``, or nothing.
+
+    Raises:
+        ConfigError: It is no mapping of names to flows.
+    """
+    if flows is not None and not isinstance(flows, Mapping):
+        raise ConfigError(f"flows must map the names of jobs to flows, such as {{'jobs.nightly': 'report'}}, got {flows!r}")
+    return cast("Mapping[str, Flow]", flows or {})
+
+
 class JobRuns(Generic[J]):
     """Gives jobs their runs. No method raises after construction.
 
@@ -54,7 +65,7 @@ class JobRuns(Generic[J]):
         if step_key is not None and not callable(step_key):
             raise ConfigError(f"step_key must be a function that is given the job, got {step_key!r}")
         self.client = client
-        self._flows = flows or {}
+        self._flows = checked_flows(flows)
         self._step_key = step_key
 
     def carrier(self) -> dict[str, str] | None:

@@ -96,6 +96,12 @@ def test_what_cannot_be_used_is_said_at_once(client: RecordingClient) -> None:
         JobRuns(client, None, bad)
 
 
+@pytest.mark.parametrize("flows", [["nightly"], "nightly", ("nightly", "report")])
+def test_flows_that_are_no_mapping_are_refused_at_once(client: RecordingClient, flows: Any) -> None:
+    with pytest.raises(ConfigError, match=r"flows must map the names of jobs to flows, such as .*, got .*nightly"):
+        JobRuns(client, flows, None)
+
+
 def test_a_queue_that_is_not_installed_is_named_with_what_to_do() -> None:
     said = r"failpath_otel\.integrations\.no_such_queue needs no_such_queue, which is not installed: pip install no_such_queue"
     with pytest.raises(ModuleNotFoundError, match=said):
