@@ -50,10 +50,7 @@ class _Hooks:
             attempt.begin_step(self._runs.step_of(run, task))
 
     def after(self, task: Any, value: object, error: BaseException | None) -> None:
-        """Ends what is open of it, and puts the run back: a retry is the same task, enqueued again after this."""
-        carrier = self._carriers.pop(id(task), None)
-        if carrier is not None:
-            task.kwargs = {**task.kwargs, HEADER: carrier}
+        """Ends what is open of it: a retry is the same task, enqueued again after this."""
         self._end(task, error)
 
     def interrupted(self, signal: str, task: Any, *_: object) -> None:
@@ -73,6 +70,10 @@ class _Hooks:
             warn_once("huey-exit", "what a worker had still to send may be lost", exc_info=True)
 
     def _end(self, task: Any, error: BaseException | None) -> None:
+        # Puts the run back; kept here, it would be taken for that of a later task in the same place of memory.
+        carrier = self._carriers.pop(id(task), None)
+        if carrier is not None:
+            task.kwargs = {**task.kwargs, HEADER: carrier}
         attempt = self._open.pop(id(task), None)
         if attempt is not None:
             attempt.end(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -255,3 +256,38 @@ def test_a_task_that_still_runs_when_the_consumer_ends_did_not_succeed(needs: Ca
             ship()
         found = [(event.status, event.error and event.error.name) for event in client.events]
     assert found == [("running", None), ("error", "KeyboardInterrupt")]
+
+
+def test_the_run_of_a_task_that_another_hook_cancels_is_not_given_to_the_retry_of_a_later_one(
+    needs: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    needs("huey")
+    caplog.set_level(logging.CRITICAL + 1, "huey")  # a record of an exception keeps the task
+    from huey import MemoryHuey
+    from huey.exceptions import CancelExecution
+
+    from failpath_otel.integrations.huey import connect
+
+    huey = MemoryHuey(immediate=True)
+    ran_in: list[Any] = []
+    with RecordingClient(flows=False) as client:
+        connect(client, huey)
+
+        @huey.task()
+        def closed() -> None: ...
+
+        @huey.task(retries=1)
+        def flaky() -> None:
+            ran_in.append(client.current_run())
+            raise OSError("busy")
+
+        @huey.pre_execute()
+        def gate(task: Any) -> None:
+            if task.name == "closed":
+                raise CancelExecution
+
+        for number in range(10):  # Python soon gives a new task the place of one that is over
+            with client.run("checkout", number):
+                closed()
+            flaky()
+    assert ran_in == [None] * 20
