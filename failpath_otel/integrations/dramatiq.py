@@ -51,9 +51,9 @@ class _InnermostMiddleware(_Middleware):  # type: ignore[misc]  # pyright: ignor
         self._open = open_attempts
 
     def before_process_message(self, broker: Any, message: Any) -> None:
-        """Begins it."""
+        """Begins it, unless another middleware has failed the message: its actor is not called then."""
         attempt = self._open.get(id(message))
-        if attempt is not None:
+        if attempt is not None and not message.failed:
             attempt.begin_step(self._runs.step_of(attempt.run, message))
 
     def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:

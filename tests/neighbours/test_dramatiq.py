@@ -233,3 +233,33 @@ def test_connect_called_again_for_a_broker_takes_the_place_of_the_call_before(
         told = [(event.run_id, event.step_key, event.status) for event in client.events]
     assert told == [("r1", "ship", "running"), ("r1", "ship", "success")]
     assert caplog.text.count("connect() was called again") == 1
+
+
+def test_a_message_that_another_middleware_fails_is_no_attempt(needs: Callable[..., None]) -> None:
+    needs("dramatiq")
+    import dramatiq
+    from dramatiq.brokers.stub import StubBroker
+
+    from failpath_otel.integrations.dramatiq import connect
+
+    class Gate(dramatiq.Middleware):
+        def before_process_message(self, broker: Any, message: Any) -> None:
+            message.fail()
+
+    broker = StubBroker(middleware=[Gate()])
+    worker = dramatiq.Worker(broker, worker_timeout=50, worker_threads=1)
+    with RecordingClient(flows=False) as client:
+        connect(client, broker, step_key=lambda message: message.actor_name)
+
+        @dramatiq.actor(broker=broker)
+        def ship() -> None: ...
+
+        with client.run("checkout", "r1"):
+            ship.send()
+        worker.start()
+        try:
+            broker.join(ship.queue_name, fail_fast=False, timeout=60_000)
+            worker.join()
+        finally:
+            worker.stop()
+        assert client.events == []
