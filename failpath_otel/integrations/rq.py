@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
@@ -100,6 +100,7 @@ def _performed_as_a_step(perform: Callable[[Any], Any]) -> Callable[[Any], Any]:
         attempt = None if _Connected.now is None else _Connected.now.beginning(job, step=True)
         if attempt is None:
             return perform(job)
+        carrier = job.meta.get(HEADER)
         error: BaseException | None = None
         try:
             value = perform(job)
@@ -110,6 +111,9 @@ def _performed_as_a_step(perform: Callable[[Any], Any]) -> Callable[[Any], Any]:
             raise
         finally:
             attempt.end(error)
+            meta: Any = job.meta
+            if carrier is not None and isinstance(meta, dict):
+                cast("dict[str, Any]", meta).setdefault(HEADER, carrier)  # the job may have put its own in place, and run again
 
     return performed
 

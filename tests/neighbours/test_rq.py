@@ -240,3 +240,29 @@ def test_a_queue_that_performs_its_jobs_at_once_and_what_comes_after_disconnect(
         told = [(event.run_id, event.step_key, event.status) for event in client.events]
     assert told == [("r1", "builtins.abs", "running"), ("r1", "builtins.abs", "success")]
     assert caplog.text.count("connect() was called again") == 1
+
+
+def replaces_its_meta() -> None:
+    from rq import get_current_job
+
+    job = get_current_job()
+    job.meta = {"of": "the job"}
+    job.save_meta()
+    raise OSError("busy")
+
+
+def test_a_job_that_puts_a_meta_of_its_own_in_place_runs_again_in_its_run(broker: str) -> None:
+    from redis import Redis
+    from rq import Queue, Retry, SimpleWorker
+
+    from failpath_otel.integrations.rq import connect
+
+    with RecordingClient(flows=False) as client, Redis.from_url(f"{broker}/4") as redis:
+        connection = connect(client, step_key=lambda job: "charge")
+        queue = Queue(connection=redis)
+        with client.run("checkout", "r1"):
+            job = queue.enqueue(replaces_its_meta, retry=Retry(max=1))
+        SimpleWorker([queue], connection=redis).work(burst=True)
+        connection.disconnect()
+        client.assert_story("checkout", "charge:error(OSError),error(OSError)", "r1")
+        assert job.get_meta()["of"] == "the job"
