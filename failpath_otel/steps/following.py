@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 import types
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -159,7 +160,7 @@ async def iterated_async(execution: Execution, inner: AsyncGenerator[Any, Any]) 
     __tracebackhide__ = True
     try:
         await execution.start_or_resume_async()
-        resume: Callable[[], Any] = partial(inner.asend, None)
+        resume: Callable[[], Any] = partial(_first_of, inner)
         while True:
             try:
                 item = await resume()
@@ -180,6 +181,20 @@ async def iterated_async(execution: Execution, inner: AsyncGenerator[Any, Any]) 
     except BaseException as error:
         await execution.leave_async(error)
         raise
+
+
+def _first_of(inner: AsyncGenerator[Any, Any]) -> Any:
+    """The first step of ``inner``, of which the event loop does not learn: it knows ours, by which ``inner`` is closed.
+
+    At its end a loop closes all that it knows, at once, and this one is not to be closed twice. What is done where it is
+    dropped stays.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        sys.set_asyncgen_hooks(None, hooks.finalizer)
+        return inner.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 def _end_with(execution: Execution, future: Any) -> None:

@@ -75,6 +75,30 @@ def test_an_asynchronous_generator_closed_early_succeeded(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("how", ["decorator", "call"])
+def test_an_asynchronous_generator_that_is_open_as_the_loop_ends_is_closed_once(
+    client: RecordingClient, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """Its loop closes all generators that it knows, which is one that is a step, not two."""
+    open_still = []
+
+    async def values() -> AsyncGenerator[Any, Any]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        with client.run("flow", "1") as run:
+            generator: Any = client.step("values")(values)() if how == "decorator" else run.step("values", values)
+            open_still.append(generator)
+            await generator.__anext__()
+
+    asyncio.run(main())
+    assert client.story("flow") == "values:success"
+    assert caplog.records == []
+
+
 def test_between_an_asynchronous_generators_values_the_consumers_context_is_current(
     client: RecordingClient, tracing: Tracing
 ) -> None:
