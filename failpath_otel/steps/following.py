@@ -137,11 +137,17 @@ def iterated(execution: Execution, inner: Generator[Any, Any, R]) -> Generator[A
             execution.suspend()
             try:
                 resume = partial(inner.send, (yield item))
-            except GeneratorExit:
+            except GeneratorExit as closing:
                 execution.resume()
-                inner.close()
-                execution.finish(None)
-                raise
+                try:
+                    inner.throw(closing)
+                except StopIteration as stop:  # it ends in its own way, with a value that `close` returns from Python 3.13 on
+                    execution.finish(None)
+                    return cast("R", stop.value)
+                except GeneratorExit:
+                    execution.finish(None)
+                    raise
+                raise RuntimeError("generator ignored GeneratorExit") from None
             except BaseException as error:
                 resume = partial(inner.throw, error)
             execution.resume()
