@@ -12,6 +12,7 @@ from concurrent import futures
 from functools import partial
 from typing import Any, Final, TypeVar, cast
 
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.steps.execution import Execution
 
@@ -212,11 +213,24 @@ def _end_with(execution: Execution, future: Any) -> None:
     def done(ended: Any) -> None:
         execution.leave_at_once(_exception_of(ended))
 
-    loop = None if issubclass(type(future), futures.Future) else future.get_loop()
+    loop = _loop_of(future)
     if loop is None or loop is asyncio._get_running_loop():  # noqa: SLF001 - get_running_loop() raises where there is none
         future.add_done_callback(done)
-    else:
+        return
+    try:
         loop.call_soon_threadsafe(future.add_done_callback, done)
+    except RuntimeError as error:
+        if is_interruption(error):
+            raise
+        execution.leave_at_once(asyncio.CancelledError("the event loop of what the step returned is closed"))
+
+
+def _loop_of(future: Any) -> Any:
+    """The event loop that a future belongs to; those that only look like asyncio's may have less than these."""
+    if issubclass(type(future), futures.Future):
+        return None
+    get_loop = getattr(future, "get_loop", None)
+    return getattr(future, "_loop", None) if get_loop is None else get_loop()
 
 
 def _exception_of(future: Any) -> BaseException | None:

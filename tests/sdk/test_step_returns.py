@@ -97,6 +97,47 @@ def test_a_future_that_is_done_already_ends_the_step_at_once(client: RecordingCl
     assert client.story("checkout") == "charge:error(Declined)"
 
 
+def test_a_future_whose_loop_is_closed_passes_through_and_ends_the_step(client: RecordingClient) -> None:
+    loop = asyncio.new_event_loop()
+    future = loop.create_future()
+    loop.close()
+    assert client.run("checkout", "1").step("charge", lambda: future) is future
+    assert client.story("checkout") == "charge:error(CancelledError)"
+
+
+class FutureLike:
+    """What asyncio takes for a future, by the attribute that it goes by; of another library, without ``get_loop``."""
+
+    _asyncio_future_blocking = False
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[Any], object]] = []
+
+    def done(self) -> bool:
+        return False
+
+    def cancelled(self) -> bool:
+        return False
+
+    def exception(self) -> BaseException | None:
+        return None
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._callbacks.append(callback)
+
+    def end(self) -> None:
+        for callback in self._callbacks:
+            callback(self)
+
+
+def test_a_future_of_another_library_is_followed(client: RecordingClient) -> None:
+    future = FutureLike()
+    assert client.run("checkout", "1").step("charge", lambda: future) is future
+    assert told(client.events) == ["charge:running"]
+    future.end()
+    assert told(client.events) == ["charge:running", "charge:success"]
+
+
 def test_a_future_of_another_threads_loop_is_followed(client: RecordingClient) -> None:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
