@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import functools
-import inspect
 from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar, cast
+
+from failpath_otel.propagation.called import is_coroutine_function
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,12 +27,12 @@ def with_context(fn: Callable[P, R]) -> Callable[P, R]:
     `Run.carrier` to it, and `FailpathClient.resume` there.
     """
     taken = contextvars.copy_context()
-    if inspect.iscoroutinefunction(fn):
+    if is_coroutine_function(fn):
 
         @functools.wraps(fn)
         async def awaited_within(*args: Any, **kwargs: Any) -> Any:
             within = taken.copy()
-            return await _Within(within, within.run(fn, *args, **kwargs))
+            return await _Within(within, within.run(cast("Callable[..., Any]", fn), *args, **kwargs))
 
         return cast("Callable[P, R]", awaited_within)
 

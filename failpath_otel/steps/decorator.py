@@ -8,8 +8,9 @@ import types
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from failpath_otel.propagation.called import function_of, is_coroutine_function
 from failpath_otel.steps.execution import NOTHING, Execution
-from failpath_otel.steps.following import follow, iterated, iterated_async, named_after
+from failpath_otel.steps.following import follow, iterated, iterated_async, iterated_coroutine, named_after
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,11 +20,16 @@ Begin = Callable[[], Execution]
 
 def decorate(fn: Callable[P, R], begin: Begin, step_key: str) -> Callable[P, R]:
     """``fn`` as a function of the same kind, each call of which is a step."""
-    if inspect.isasyncgenfunction(fn):
+    binding: Any = fn
+    if issubclass(type(binding), classmethod | staticmethod):  # what it binds is the function
+        return cast("Callable[P, R]", type(binding)(decorate(binding.__func__, begin, step_key)))
+    function = function_of(fn)
+    if inspect.isasyncgenfunction(function):
         return cast("Callable[P, R]", _GeneratorFunction(fn, begin, iterated_async))
-    if inspect.isgeneratorfunction(fn):
-        return cast("Callable[P, R]", _GeneratorFunction(fn, begin, iterated))
-    wrap = _coroutine_wrapper(fn, begin) if inspect.iscoroutinefunction(fn) else _function_wrapper(fn, begin, step_key)
+    if inspect.isgeneratorfunction(function):
+        is_coroutine = function.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE
+        return cast("Callable[P, R]", _GeneratorFunction(fn, begin, iterated_coroutine if is_coroutine else iterated))
+    wrap = _coroutine_wrapper(fn, begin) if is_coroutine_function(fn) else _function_wrapper(fn, begin, step_key)
     return cast("Callable[P, R]", functools.wraps(fn)(wrap))
 
 
@@ -67,24 +73,31 @@ def _coroutine_wrapper(fn: Callable[..., Any], begin: Begin) -> Callable[..., An
 
 
 class _GeneratorFunction(Generic[P, R]):
-    """A generator function of which each call is a step; `inspect` takes it for what it wraps.
+    """A generator function of which each call is a step; others take it for a function, and `inspect` for one of its kind.
 
-    It is no function, for that would look for the run when the first value is asked for: a response that is streamed after
+    It is none, for that would look for the run when the first value is asked for: a response that is streamed after
     the block of its run has ended would have none, or that of another. So the run is taken at the call.
     """
 
     def __init__(self, fn: Callable[P, R], begin: Begin, wrap: Callable[[Execution, Any], Any]) -> None:
+        function = cast("types.FunctionType", function_of(fn))
+        functools.update_wrapper(self, function)  # a partial has no name of its own
         functools.update_wrapper(self, fn)
-        # By these `inspect` takes an object for a function, and for one of this kind.
-        function = cast("types.FunctionType", inspect.unwrap(fn))
         self.__code__ = function.__code__
         self.__defaults__ = function.__defaults__
         self.__kwdefaults__ = function.__kwdefaults__
+        self.__globals__ = function.__globals__
+        self.__closure__ = function.__closure__
         self._fn = fn
         self._begin = begin
         self._wrap = wrap
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """What it says that it is: a class of pydantic's takes functions for methods, and all else for fields."""
+        return types.FunctionType
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         inner = self._fn(*args, **kwargs)
         execution = self._begin()
         if execution is NOTHING:
@@ -98,4 +111,4 @@ class _GeneratorFunction(Generic[P, R]):
         return f"<step {self._fn!r}>"
 
     def __reduce__(self) -> str:
-        return self._fn.__qualname__  # as a function: by the name under which it is found
+        return str(cast("Any", self).__qualname__)  # as a function: by the name under which it is found

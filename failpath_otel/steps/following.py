@@ -38,7 +38,7 @@ def follow(execution: Execution, result: Any, step_key: str) -> Any:
         return _handed_over(execution, awaited, result)
     if kind is types.GeneratorType:
         is_coroutine = result.gi_code.co_flags & inspect.CO_ITERABLE_COROUTINE
-        return _handed_over(execution, _iterated_coroutine if is_coroutine else iterated, result)
+        return _handed_over(execution, iterated_coroutine if is_coroutine else iterated, result)
     if kind is types.AsyncGeneratorType:
         return _handed_over(execution, iterated_async, result)
     if hasattr(kind, "_asyncio_future_blocking") or issubclass(kind, futures.Future):
@@ -158,7 +158,8 @@ def iterated(execution: Execution, inner: Generator[Any, Any, R]) -> Generator[A
 
 
 @types.coroutine
-def _iterated_coroutine(execution: Execution, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+def iterated_coroutine(execution: Execution, inner: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+    """The same for a generator that can be awaited, as those of `types.coroutine`."""
     return (yield from iterated(execution, inner))
 
 

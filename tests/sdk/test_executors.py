@@ -120,3 +120,18 @@ def test_a_function_keeps_its_name_value_and_exception(client: RecordingClient) 
     assert wrapped.__name__ == "fails"
     with pytest.raises(KeyError, match="x"):
         wrapped()
+
+
+def test_an_object_whose_call_is_a_coroutine_function_becomes_one(client: RecordingClient) -> None:
+    """As a background task of Starlette, which would call a function that is none in a thread, and drop the coroutine."""
+
+    class Mail:
+        async def __call__(self, order: int) -> int:
+            await asyncio.sleep(0)
+            assert current_run() is not None
+            return order
+
+    with client.run("checkout", "1"):
+        mail = with_context(Mail())
+    assert inspect.iscoroutinefunction(mail)
+    assert asyncio.run(mail(7)) == 7
