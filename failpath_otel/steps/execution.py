@@ -40,9 +40,10 @@ class Execution:
         """The attempt's span."""
         return self._attempt.span
 
-    def is_of(self, attempt: Attempt) -> bool:
-        """Whether this is the delivery of that attempt."""
-        return self._attempt is attempt
+    @property
+    def attempt(self) -> Attempt | None:
+        """What this is the delivery of; ``None`` where nothing is recorded."""
+        return self._attempt
 
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         """Adds metadata, taken now."""
@@ -183,8 +184,9 @@ class _Nothing(Execution):
     def span(self) -> Span:
         return INVALID_SPAN
 
-    def is_of(self, attempt: Attempt) -> bool:
-        return False
+    @property
+    def attempt(self) -> Attempt | None:
+        return None
 
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         pass

@@ -214,7 +214,7 @@ class Run(Generic[K_contra]):
     def _exit(self, frame: FrameType, found: list[EnteredRun]) -> None:
         """Leaves the block of this frame; ``found`` is it, where this is called again."""
         if not found:
-            entry = self._entry_at(frame) or self._entry_within()
+            entry = self._entry_of(frame)
             if entry is None:
                 return
             found.append(entry)
@@ -229,17 +229,20 @@ class Run(Generic[K_contra]):
             self._open.pop(entry.frame, None)
         entry.frame = None
 
-    def _entry_at(self, frame: FrameType) -> EnteredRun | None:
-        return next(reversed(self._open.get(frame, ())), None)
+    def _entry_of(self, frame: FrameType) -> EnteredRun | None:
+        """The entry of the block at this frame, else the innermost one around: an ``ExitStack`` enters and leaves for others.
 
-    def _entry_within(self) -> EnteredRun | None:
-        """The entry of a block that is entered and left by other code than its own, as an ``ExitStack`` does."""
+        Several may have one frame, such as an event loop's, which is what compiled code that enters them stands in.
+        """
+        here = self._open.get(frame, ())
+        if len(here) == 1:
+            return here[0]
         entry = entered_run()
-        while entry is not None and entry.run is not self:
+        while entry is not None and not (entry.run is self and entry in (here or self._open.get(entry.frame, ()))):
             entry = entered_run(entry.outside)
-        if entry is not None and entry in self._open.get(entry.frame, ()):
+        if entry is not None:
             return entry
-        return next((entries[-1] for entries in reversed(tuple(self._open.values()))), None)
+        return here[-1] if here else next((entries[-1] for entries in reversed(tuple(self._open.values()))), None)
 
     def _within(self) -> Context:
         """The context of this moment, with the run in its baggage, below the span that a carrier brought."""

@@ -11,7 +11,7 @@ from opentelemetry.trace import INVALID_SPAN, Span
 from failpath_otel.events.metadata import Rendered, render
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.current import frame_above
-from failpath_otel.steps.attempt import RunFacts, open_attempts
+from failpath_otel.steps.attempt import Attempt, RunFacts, open_attempts
 from failpath_otel.steps.decorator import decorate
 from failpath_otel.steps.execution import NOTHING, Execution
 from failpath_otel.steps.recorder import Recorder
@@ -44,14 +44,15 @@ class Step:
     A block may be entered again after it ended, which is another attempt.
     """
 
-    __slots__ = ("_ended", "_find_source", "_metadata", "_open", "_step_key")
+    __slots__ = ("_ended", "_find_source", "_metadata", "_open", "_recorded", "_step_key")
 
     def __init__(self, find_source: Callable[[], StepSource | None], step_key: str, metadata: Mapping[str, Any] | None) -> None:
         self._find_source = find_source
         self._step_key = step_key
         self._metadata: Rendered = {} if metadata is None else render(metadata)
-        # One Step may be entered by several threads, tasks and generators, each of which leaves its own block.
-        self._open: list[_Entry] = []
+        # One Step may be entered by thousands of threads, tasks and generators, each of which leaves its own block.
+        self._open: dict[FrameType, list[_Entry]] = {}
+        self._recorded: dict[Attempt, _Entry] = {}
         self._ended = False
 
     def __repr__(self) -> str:
@@ -107,7 +108,7 @@ class Step:
         execution = self._begin()
         try:
             execution.start()
-            self._open.append((frame_above(1), execution))
+            self._enter((frame_above(1), execution))
             return self
         except BaseException as error:
             execution.leave(error)
@@ -138,7 +139,7 @@ class Step:
         execution = self._begin()
         try:
             await execution.start_async()
-            self._open.append((frame, execution))
+            self._enter((frame, execution))
             return self
         except BaseException as error:
             await execution.leave_async(error)
@@ -153,32 +154,46 @@ class Step:
             await execution.leave_async(error or raised)
             raise
 
+    def _enter(self, entry: _Entry) -> None:
+        frame, execution = entry
+        self._open.setdefault(frame, []).append(entry)
+        if execution.attempt is not None:
+            self._recorded[execution.attempt] = entry
+
     def _leave(self, frame: FrameType) -> Execution:
         entry = self._entry_of(frame)
         if entry is None:
             return NOTHING
         self._ended = True
-        self._open.remove(entry)
-        return entry[1]
+        where, execution = entry
+        if execution.attempt is not None:
+            self._recorded.pop(execution.attempt, None)
+        here = self._open.get(where, [])
+        if entry in here:
+            here.remove(entry)
+        if not here:
+            self._open.pop(where, None)
+        return execution
 
     def _innermost(self, frame: FrameType) -> Execution | None:
         entry = self._entry_of(frame)
         return None if entry is None else entry[1]
 
     def _entry_of(self, frame: FrameType) -> _Entry | None:
-        """Which of the open blocks is meant: that of this frame, else the innermost that the calling code runs within."""
-        entries = self._open
-        if len(entries) < 2:
-            return entries[0] if entries else None
-        for entry in reversed(entries):
-            if entry[0] is frame:
-                return entry
+        """Which of the open blocks is meant: that of this frame, else the innermost that the calling code runs within.
+
+        Several may have one frame, such as an event loop's, which is what compiled code that enters them stands in.
+        """
+        here = self._open.get(frame, ())
+        if len(here) == 1:
+            return here[0]
         for attempt in open_attempts():
-            for entry in reversed(entries):
-                if entry[1].is_of(attempt):
-                    return entry
+            entry = self._recorded.get(attempt)
+            if entry is not None and (not here or entry in here):
+                return entry
         # Not within any of them that is recorded, so in one that is not, or in a context that was entered without them.
-        return next((entry for entry in reversed(entries) if entry[1] is NOTHING), entries[-1])
+        entries = here or [entry for there in tuple(self._open.values()) for entry in there]
+        return next((entry for entry in reversed(entries) if entry[1] is NOTHING), entries[-1] if entries else None)
 
     def _begin(self) -> Execution:
         source = self._find_source()

@@ -105,6 +105,23 @@ def test_exit_stacks_of_two_contexts_that_share_a_step_leave_their_own(client: R
     assert outcomes(client) == {"0": "charge:error(Declined)", "1": "charge:success"}
 
 
+def test_blocks_of_two_contexts_that_one_frame_enters_are_kept_apart(client: RecordingClient) -> None:
+    """As compiled coroutines do, whose nearest frame is that of an event loop which is compiled as well."""
+    step, run = client.step("charge"), client.run("checkout", "shared")
+    contexts = [copy_context(), copy_context()]
+    for number, context in enumerate(contexts):
+        context.run(client.run("checkout", str(number)).__enter__)
+        context.run(step.__enter__)
+        context.run(run.__enter__)
+    assert [context.run(current_run) for context in contexts] == [run, run]
+    contexts[0].run(run.__exit__, None, None, None)
+    assert contexts[0].run(current_run) is not run
+    assert contexts[1].run(current_run) is run
+    contexts[0].run(step.__exit__, Declined, Declined(), None)
+    contexts[1].run(step.__exit__, None, None, None)
+    assert outcomes(client) == {"0": "charge:error(Declined)", "1": "charge:success"}
+
+
 def test_metadata_set_within_a_shared_step_belongs_to_the_block_that_runs(client: RecordingClient) -> None:
     step = client.step("charge")
 
@@ -244,16 +261,25 @@ def test_what_began_within_a_run_keeps_it_after_the_block_has_ended(client: Reco
     assert outcomes(client) == {"1": "ship:success,success"}
 
 
-def test_one_run_entered_by_a_thousand_tasks_is_left_without_looking_at_the_others(client: RecordingClient) -> None:
+@pytest.mark.parametrize("what", ["run", "step", "run in a stack", "step in a stack"])
+def test_one_run_or_step_entered_by_a_thousand_tasks_is_left_without_looking_at_the_others(
+    client: RecordingClient, what: str
+) -> None:
     """The cost of one entry is the same among thousands: what is done for each is counted, not timed."""
     run = client.run("checkout", "1")
+    shared: Any = run if "run" in what else run.step("charge")
 
     def lines_of(tasks: int) -> int:
         count = 0
 
         async def work() -> None:
-            with run:
-                await asyncio.sleep(0)
+            with ExitStack() as stack:
+                if "stack" in what:
+                    stack.enter_context(shared)
+                    await asyncio.sleep(0)
+                else:
+                    with shared:
+                        await asyncio.sleep(0)
 
         async def main() -> None:
             await asyncio.gather(*(work() for _ in range(tasks)))
