@@ -123,6 +123,15 @@ def named_run(within: Context | None = None) -> RunIdentity | None:
     return baggage.read(within) if run is None else RunIdentity(run.flow_key, run.run_id)
 
 
+def with_run_of(taken: Context) -> Context:
+    """The current context, with the run of ``taken`` in place of its own, where that one had a run."""
+    current, entry = otel_context.get_current(), _innermost(taken)
+    has_none = entry is None and baggage.read(taken) is None
+    if has_none or (entry is not None and entry is _innermost(current)):
+        return current
+    return otel_context.set_value(_CURRENT_RUN, entry, baggage.copy(taken, current))
+
+
 def _innermost(within: Context | None) -> EnteredRun | None:
     return cast("EnteredRun | None", otel_context.get_value(_CURRENT_RUN, within))
 

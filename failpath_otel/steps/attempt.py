@@ -30,7 +30,7 @@ from failpath_otel.events.text import MAX_ID_CHARS, as_text, clip, clip_middle
 from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 from failpath_otel.propagation.completion_token import CompletionToken, encode_token
-from failpath_otel.propagation.current import detach
+from failpath_otel.propagation.current import detach, with_run_of
 from failpath_otel.steps.recorder import Recorder
 
 # How far an attempt is. Numbers, for they are looked at in every step.
@@ -70,11 +70,12 @@ class Attempt:
     Attributes:
         span: Its span; an inert one before it begins.
         guard: What is to be dropped with its end.
+        called_in: The context whose run the body is to be in, where that is not the one it begins in.
     """
 
     __slots__ = (
         "_around", "_before", "_context", "_detached", "_ended_at", "_metadata", "_outcome", "_phase", "_pid", "_recorder",
-        "_run", "_service", "_span_id", "_started_at", "_step_key", "_token", "_trace_id", "guard", "span",
+        "_run", "_service", "_span_id", "_started_at", "_step_key", "_token", "_trace_id", "called_in", "guard", "span",
     )  # fmt: skip
 
     def __init__(self, recorder: Recorder, run: RunFacts, step_key: str, metadata: Rendered) -> None:
@@ -89,6 +90,7 @@ class Attempt:
         self._detached = False
         self._outcome: StepEvent | None = None
         self.guard: object = None
+        self.called_in: Context | None = None
         self.span: Span = INVALID_SPAN
 
     # Beginning
@@ -164,8 +166,8 @@ class Attempt:
         # Where a span has too many attributes the SDK drops the first ones: who this is comes last.
         own = as_attributes(metadata) if metadata and recorder.metadata_on_spans else {}
         attributes = {**run.attributes, **own, **run.identity, semconv.STEP_KEY: self._step_key, **extra}
-        current = otel_context.get_current()
-        self._context = self._before = current
+        self._before = otel_context.get_current()
+        current = self._context = self._before if self.called_in is None else with_run_of(self.called_in)
         try:
             self.span = recorder.tracing.tracer().start_span(
                 f"{run.flow_key}/{self._step_key}", context=current, attributes=attributes, start_time=started_at
@@ -280,6 +282,7 @@ class Attempt:
         self._outcome = self.guard = self._around = None
         # Contexts outlive a step, in the tasks that began within it: what it held is not to grow into a chain.
         self._context = self._before = _NO_CONTEXT
+        self.called_in = None
 
     def dropped(self, _: object) -> None:
         """The callback of a weak reference to what should have ended this."""

@@ -102,6 +102,7 @@ class _GeneratorFunction(Generic[P, R]):
         execution = self._begin()
         if execution is NOTHING:
             return inner
+        execution.take_run()
         return cast("R", named_after(self._wrap(execution, inner), inner))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:

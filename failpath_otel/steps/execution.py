@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, Span
 
 from failpath_otel.errors import DeliveryError
@@ -48,6 +49,10 @@ class Execution:
     def set_metadata(self, values: Mapping[str, Any]) -> None:
         """Adds metadata, taken now."""
         self._attempt.set_metadata(self._recorder.metadata(values))
+
+    def take_run(self) -> None:
+        """Has the body run in the run of this moment, wherever it begins."""
+        self._attempt.called_in = otel_context.get_current()
 
     def detach(self) -> str:
         """Leaves the end of the attempt to whoever has the token that this returns."""
@@ -189,6 +194,9 @@ class _Nothing(Execution):
         return None
 
     def set_metadata(self, values: Mapping[str, Any]) -> None:
+        pass
+
+    def take_run(self) -> None:
         pass
 
     def detach(self) -> str:
