@@ -29,10 +29,12 @@ class Carried(NamedTuple):
     span_context: SpanContext | None
 
 
-def pack(named: RunIdentity) -> dict[str, str]:
+def pack(named: RunIdentity | None) -> dict[str, str]:
     """``named`` and the current span, so that a worker goes on with both. Nothing else of this context travels."""
     carrier: dict[str, str] = {}
     _TRACE.inject(carrier, otel_context.get_current())
+    if named is None:
+        return carrier
     if baggage.fits(named):
         _BAGGAGE.inject(carrier, baggage.write(named, Context()))
     else:  # a message has no bound as a header has

@@ -33,10 +33,12 @@ class Recorder:
         strict_keys: An unknown key is an error.
         propagates: The current run goes into the baggage.
         client_name: What `known_clients` finds the client by.
+        is_silent: Whether it was made by `silent`, for what belongs to no run.
         made_of: The client's own, which a copy keeps alive: as long as one is left the client is not forgotten.
     """
 
     client_name = ""
+    is_silent = False
     made_of: Recorder | None = None
 
     def __init__(
@@ -85,6 +87,7 @@ class Recorder:
         """One like this that records nothing, for what belongs to no run."""
         other = copy(self)
         other.enabled = other.strict_keys = other.checks_keys = False
+        other.is_silent = True
         other.made_of = self
         return other
 
@@ -100,6 +103,19 @@ class Recorder:
         other.made_of = self
         takeover.join(other)
         return other
+
+    @property
+    def difference(self) -> str | None:
+        """What `differing` makes one like this of the client's own by; ``None`` where this is the client's own."""
+        if self.made_of is None:
+            return None
+        if self.is_silent:
+            return "silent"
+        return "await" if self.waits else "background"
+
+    def differing(self, difference: str | None) -> Recorder:
+        """One like this that differs from it as another did from its client's own."""
+        return self.silent() if difference == "silent" else self.delivering(difference)
 
     @property
     def would_hold_up_a_loop(self) -> bool:

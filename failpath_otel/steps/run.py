@@ -68,9 +68,9 @@ class Run(Generic[K_contra]):
     def __deepcopy__(self, memo: object) -> Run[K_contra]:
         return self
 
-    def __reduce__(self) -> tuple[Callable[..., Run[Any]], tuple[str, str, str, dict[str, str]]]:
+    def __reduce__(self) -> tuple[Callable[..., Run[Any]], tuple[str, str, str, dict[str, str], str | None]]:
         # In another process it goes on there, below the span of this moment, as with `carrier` and `FailpathClient.resume`.
-        return _resumed, (self._recorder.client_name, self.flow_key, self.run_id, self.carrier())
+        return _resumed, (self._recorder.client_name, self.flow_key, self.run_id, self.carrier(), self._recorder.difference)
 
     @property
     def flow_key(self) -> str:
@@ -167,9 +167,9 @@ class Run(Generic[K_contra]):
         """This run and the current span as text, for `FailpathClient.resume` in a worker: put it into the job.
 
         The forms are those of W3C: ``traceparent``, ``tracestate`` and ``baggage``, so a worker in any language can read it.
-        Neither metadata nor other baggage travels.
+        Neither metadata nor other baggage travels. That of a run which came from a carrier without one names none either.
         """
-        return carrier.pack(RunIdentity(self.flow_key, self.run_id))
+        return carrier.pack(None if self._recorder.is_silent else RunIdentity(self.flow_key, self.run_id))
 
     def __enter__(self) -> Run[K_contra]:
         return self._enter(frame_above(1))
@@ -259,8 +259,11 @@ class Run(Generic[K_contra]):
         return self
 
 
-def _resumed(client_name: str, flow_key: str, run_id: str, carried: Mapping[str, str]) -> Run[Any]:
-    return Run(known_clients.find(client_name).recorder, flow_key, run_id, None, carrier.unpack(carried)[1])
+def _resumed(
+    client_name: str, flow_key: str, run_id: str, carried: Mapping[str, str], difference: str | None = None
+) -> Run[Any]:
+    recorder: Recorder = known_clients.find(client_name).recorder.differing(difference)
+    return Run(recorder, flow_key, run_id, None, carrier.unpack(carried)[1])
 
 
 def current_run() -> Run[Any] | None:

@@ -108,6 +108,16 @@ def test_a_carrier_without_a_run_is_warned_of_once_and_its_steps_run_unrecorded(
     assert len([record for record in caplog.records if record.levelno == logging.WARNING and "resume" in record.message]) == 1
 
 
+def test_a_run_without_a_name_is_none_for_the_next_worker_either(client: RecordingClient, tracing: Tracing) -> None:
+    with tracing.tracer.start_as_current_span("request"), client.resume({}) as run:
+        carrier = run.carrier()
+    assert list(carrier) == ["traceparent"]
+    assert FailpathClient(enabled=False, flows=False).resume({}).carrier() == {}
+    with client.resume(carrier) as run:
+        run.step("ship", lambda: None)
+    assert client.events == []
+
+
 def test_a_client_that_is_off_resumes_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
     with FailpathClient(enabled=False, flows=False) as client, client.resume({}) as run:
         assert run.step("ship", lambda: 7) == 7

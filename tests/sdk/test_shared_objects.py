@@ -392,6 +392,15 @@ def test_what_is_pickled_goes_on_with_the_same_client_in_this_process(client: Re
     assert client.events[-1].metadata == {"try": 1}
 
 
+def test_what_a_pickled_run_was_told_of_delivery_it_keeps(client: RecordingClient) -> None:
+    """As an engine pickles the arguments of a workflow. One without a name goes on recording nothing."""
+    for delivery in ("await", "background", None):
+        run = client.run("checkout", "1", delivery=delivery)  # type: ignore[arg-type]
+        assert pickle.loads(pickle.dumps(run)).recorder.waits is (delivery == "await")
+    pickle.loads(pickle.dumps(client.resume({}))).step("charge", lambda: None)
+    assert client.events == []
+
+
 def test_a_step_of_whatever_run_is_current_can_be_pickled(client: RecordingClient) -> None:
     step = pickle.loads(pickle.dumps(client.step("charge")))
     with client.run("checkout", "1"), step:
