@@ -10,7 +10,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from failpath_otel import clock
@@ -40,6 +40,7 @@ pid = os.getpid()
 """This process, as far as Python's own fork tells: to look here costs less than to ask the system."""
 
 _watched: dict[Watched, None] = {}
+_before_the_end: list[Callable[[], object]] = []
 _finalized: set[tuple[str, int]] = set()
 _patience: tuple[int, Patience] | None = None
 
@@ -56,6 +57,11 @@ def watch(delivery: Watched) -> None:
 def forget(delivery: Watched) -> None:
     """Ends `watch`."""
     _watched.pop(delivery, None)
+
+
+def before_the_end(tell: Callable[[], object]) -> None:
+    """Has ``tell`` called at the end of this process, while what it records is still sent."""
+    _before_the_end.append(tell)
 
 
 def finish_in_child() -> None:
@@ -103,6 +109,8 @@ def _process_of(name: str) -> Any:
 
 def shutdown_all() -> None:
     """Shuts every delivery down, all within one bound."""
+    for tell in _before_the_end:
+        tell()
     for delivery, timeout_millis in _within_one_bound():
         delivery.shutdown(timeout_millis)
 

@@ -47,6 +47,7 @@ _LOCKS_MAY_STAY_HELD: Final = sys.version_info >= (3, 14)
 _NO_CONTEXT: Final = Context()
 _INNERMOST: Final = otel_context.create_key("failpath-innermost-attempt")
 _ERROR_BUDGET = MAX_EVENT_BYTES // 4
+handed_over: Final[set[Attempt]] = set()  # those that end with a coroutine or future, which the caller has
 # Not the generator that an application may seed: ids that come again would make one event of two.
 _random = random.SystemRandom()
 
@@ -280,6 +281,7 @@ class Attempt:
         """What `end` returned is recorded; nothing is left to do."""
         self._phase = _DONE
         self._outcome = self.guard = self._around = None
+        handed_over.discard(self)
         # Contexts outlive a step, in the tasks that began within it: what it held is not to grow into a chain.
         self._context = self._before = _NO_CONTEXT
         self.called_in = None

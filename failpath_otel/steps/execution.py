@@ -10,10 +10,11 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry.trace import INVALID_SPAN, Span
 
+from failpath_otel.delivery import process
 from failpath_otel.errors import DeliveryError
 from failpath_otel.events.metadata import Rendered
 from failpath_otel.events.step import StepEvent
-from failpath_otel.steps.attempt import Attempt, RunFacts
+from failpath_otel.steps.attempt import Attempt, RunFacts, handed_over
 from failpath_otel.steps.recorder import Recorder
 
 
@@ -166,6 +167,11 @@ class Execution:
         """Makes the caller's context current, and remembers the body's."""
         self._attempt.suspend(keep=True)
 
+    def hand_over(self) -> None:
+        """Like `suspend`, where the caller is given what will end the attempt."""
+        handed_over.add(self._attempt)
+        self.suspend()
+
     def _begin(self) -> StepEvent | None:
         # Not __del__: that would run for every step, and what interrupts a finalizer is lost.
         self._attempt.guard = weakref.ref(self, self._attempt.dropped)
@@ -241,6 +247,14 @@ class _Nothing(Execution):
     def suspend(self) -> None:
         pass
 
+
+def _end_handed_over() -> None:
+    """Ends what the caller was given and will never end any more: Python closes coroutines after all that is sent is sent."""
+    for attempt in tuple(handed_over):
+        attempt.dropped(None)
+
+
+process.before_the_end(_end_handed_over)
 
 NOTHING = _Nothing()
 """What a step that is not recorded executes."""

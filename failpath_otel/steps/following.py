@@ -61,7 +61,7 @@ def follow(execution: Execution, result: Any, step_key: str) -> Any:
 
 
 def _handed_over(execution: Execution, wrap: Callable[[Execution, Any], R], result: Any) -> R:
-    execution.suspend()
+    execution.hand_over() if wrap is awaited else execution.suspend()
     return named_after(wrap(execution, result), result)
 
 
@@ -209,7 +209,7 @@ def _end_with(execution: Execution, future: Any) -> None:
     if future.done():
         execution.finish(_exception_of(future))
         return
-    execution.suspend()
+    execution.hand_over()
 
     def done(ended: Any) -> None:
         execution.leave_at_once(_exception_of(ended))

@@ -63,6 +63,34 @@ def test_every_kind_of_exit_sends_what_was_recorded(
     assert keys(sink) == ["step"]
 
 
+@pytest.mark.parametrize(
+    ("left", "noise"),
+    [
+        ("run.step('charge', charge)", "never awaited"),
+        ("loop.create_task(run.step('charge', charge)); loop.run_until_complete(asyncio.sleep(0))", "pending"),
+        ("run.step('charge', lambda: loop.create_task(charge()))", "pending"),
+        ("run.step('charge', loop.create_future)", None),
+    ],
+    ids=["coroutine", "task", "returned task", "future"],
+)
+def test_what_is_pending_as_the_process_ends_ends_its_step_as_cancelled(
+    finish: Finish, sink: HttpSink, left: str, noise: str | None
+) -> None:
+    finish(
+        f"""
+        import asyncio
+        async def charge():
+            await asyncio.Event().wait()
+        loop = asyncio.new_event_loop()
+        run = make().run("checkout", "r1")
+        left = {left}
+        """,
+        noise=noise,
+    )
+    assert keys(sink) == ["charge"]
+    assert [event["error"]["name"] for event in sink.events if event["status"] != "running"] == ["CancelledError"]
+
+
 @pytest.mark.parametrize("delivery", ["background", "await"])
 def test_exit_with_a_server_that_hangs_takes_no_longer_than_its_bound(finish: Finish, sink: HttpSink, delivery: str) -> None:
     """It is asked again and again, without end, as long as nothing ends that."""
