@@ -6,6 +6,7 @@ import fnmatch
 from collections.abc import Callable, Mapping
 from contextvars import Token, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from opentelemetry import context as otel_context
@@ -176,16 +177,27 @@ class RunChooser(Generic[R]):
 
 
 def _flow_finder(flow: Any) -> Callable[[Request[Any]], Flow | None]:
-    """The way from a request to its flow."""
+    """The way from a request to its flow. A middleware is pickled where its application is handed to a process."""
     always: Any = flow  # the checks below would leave types that are half known
     if flow is None or isinstance(flow, str | FlowKey):
-        return lambda _: always
+        return partial(_always, always)
     if isinstance(flow, Mapping):
-        routes = [_Route.of(pattern, slug) for pattern, slug in always.items()]
-        return lambda request: next((route.slug for route in routes if route.fits(request)), None)
+        return partial(_routed, [_Route.of(pattern, slug) for pattern, slug in always.items()])
     if callable(flow):
-        return lambda request: always(request.raw)
+        return partial(_asked, always)
     raise ConfigError(f"flow must be a flow's slug, a mapping of paths to slugs, or a function, got {flow!r}")
+
+
+def _always(flow: Flow | None, _: Request[Any]) -> Flow | None:
+    return flow
+
+
+def _routed(routes: list[_Route], request: Request[Any]) -> Flow | None:
+    return next((route.slug for route in routes if route.fits(request)), None)
+
+
+def _asked(flow_of: Callable[[Any], Flow | None], request: Request[Any]) -> Flow | None:
+    return flow_of(request.raw)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -326,3 +327,28 @@ def test_the_end_of_the_lifespan_is_told_after_what_was_recorded_is_sent(failure
         asyncio.run(asgi.FailpathMiddleware(app, client)({"type": "lifespan"}, _nothing, send))
         assert client.stats().recorded == 2
     assert said == [("lifespan.startup.complete", True), ("lifespan.shutdown.complete", True)]
+
+
+async def answered(scope: Any, receive: Any, send: Any) -> None:
+    """An application that a process can be handed."""
+    run = current_run()
+    await send({"type": "run", "run": run and (run.flow_key, run.run_id)})
+
+
+def flow_of(scope: Any) -> str:
+    return "checkout"
+
+
+@pytest.mark.parametrize("flow", ["checkout", FlowKey("checkout"), {"POST /checkout": "checkout"}, flow_of])
+def test_an_application_within_can_be_handed_to_another_process(client: RecordingClient, flow: Any) -> None:
+    """As ``multiprocessing`` does it where it does not fork: pickled."""
+    middleware = pickle.loads(pickle.dumps(asgi.FailpathMiddleware(answered, client, flow=flow)))
+    told: list[Any] = []
+
+    async def take(message: Any) -> None:
+        told.append(message["run"])
+
+    scope = {"type": "http", "method": "POST", "path": "/checkout", "headers": [(b"x-request-id", b"req_1")]}
+    asyncio.run(middleware(scope, _nothing, take))
+    assert told == [("checkout", "req_1")]
+    pickle.loads(pickle.dumps(wsgi.FailpathMiddleware(flow_of, client, flow=flow)))  # type: ignore[arg-type]
