@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dis
+import functools
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -29,7 +31,8 @@ def is_interruption(error: BaseException) -> bool:
     It belongs to the application then: a guard of ours that keeps failures away from it lets it pass. To be asked where the
     exception is caught, for it goes by the traceback:
 
-    - a frame that was given the frame below it is a signal handler (Celery's soft time limit, `signal.alarm`);
+    - a frame that was given the frame below it is a signal handler (Celery's soft time limit, `signal.alarm`), and so is one
+      whose code is that of a handler of this moment, which may have let go of what it was given;
     - an exception that stands at no ``raise``, and that no compiled function makes, was set from outside: by
       ``PyThreadState_SetAsyncExc``, as RQ's and Dramatiq's time limits do, or by a scheduler such as gevent's;
     - `only_waits` marks functions that fail in no other way.
@@ -41,12 +44,15 @@ def is_interruption(error: BaseException) -> bool:
     if trace is None:
         return False
     before: FrameType | None = None
+    called: set[CodeType] = set()
     while True:
         frame = trace.tb_frame
         if frame.f_code in _waits or (before is not None and _was_given(frame, before)):
             return True
+        if before is not None:
+            called.add(frame.f_code)
         if trace.tb_next is None:
-            return not _raised_at(trace) and _is_foreign(error)
+            return (not _raised_at(trace) and _is_foreign(error)) or not called.isdisjoint(_signal_handlers())
         before, trace = frame, trace.tb_next
 
 
@@ -106,6 +112,20 @@ def _was_given(frame: FrameType, below: FrameType) -> bool:
         if value is below or (type(value) is tuple and any(item is below for item in cast("tuple[object, ...]", value))):
             return True
     return False
+
+
+def _signal_handlers() -> set[CodeType]:
+    """The code of every function that a signal calls now."""
+    codes: set[CodeType] = set()
+    for number in range(1, signal.NSIG):
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, functools.partial):
+            handler = cast("functools.partial[object]", handler).func
+        for function in (handler, getattr(handler, "__call__", None)):  # noqa: B004
+            code: Any = getattr(function, "__code__", None)
+            if isinstance(code, CodeType):
+                codes.add(code)
+    return codes
 
 
 def _raised_at(trace: TracebackType) -> bool:

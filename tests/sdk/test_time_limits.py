@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import functools
 import gc
 import json
 import signal
@@ -351,11 +352,31 @@ class Handlers:
     def deep(*args: object) -> None:
         own_raise()
 
+    def forgetful(self, *args: object) -> None:
+        del args
+        raise SoftTimeLimit("which has words")
+
+
+class ForgetfulHandler:
+    """A signal handler that is an object and lets go of what it is given."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        frame = None
+        raise SoftTimeLimit(frame)
+
 
 @pytest.mark.parametrize(
     "handler",
-    [Handlers(), Handlers().method, Handlers.deep, lambda *_: own_raise()],
-    ids=["object", "method", "any arguments", "lambda"],
+    [
+        Handlers(),
+        Handlers().method,
+        Handlers.deep,
+        lambda *_: own_raise(),
+        Handlers().forgetful,
+        functools.partial(Handlers().forgetful, "more"),
+        ForgetfulHandler(),
+    ],
+    ids=["object", "method", "any arguments", "lambda", "forgetful", "forgetful partial", "forgetful object"],
 )
 def test_every_form_of_signal_handler_is_known(handler: Callable[[int, FrameType | None], None]) -> None:
     before = signal.signal(signal.SIGUSR1, handler)
