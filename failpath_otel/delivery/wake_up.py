@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 
+from failpath_otel.interruption import only_waits
+
 
 class WakeUp:
     """One call of `give` ends the next `wait`, or the one that goes on; several before it count as one.
@@ -28,6 +30,7 @@ class WakeUp:
         with contextlib.suppress(RuntimeError):  # given already, and not taken yet
             self._asleep.release()
 
+    @only_waits
     def wait(self, seconds: float) -> None:
         """Waits for a ``give``, at most for this time; does not say which it was."""
         self._asleep.acquire(timeout=max(0.0, min(seconds, threading.TIMEOUT_MAX)))

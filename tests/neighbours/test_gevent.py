@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.http_sink import HttpSink
+from support.http_sink import HttpSink, hang
 from support.processes import arrived, once, script, settings
 
 PATCH = "from gevent import monkey; monkey.patch_all()\n"
@@ -72,3 +72,42 @@ def test_greenlets_report_each_step_once_and_the_delivery_holds_none_up(
     expected = {f"g{number}": WHOLE for number in range(50)}
     expected |= dict.fromkeys(("last", "child"), S) | ({"before": S} if USE in parts else {})
     assert arrived(sink) == expected
+
+
+TIME_LIMIT = """
+import gevent
+
+class TooSlow(Exception):
+    pass
+
+def step():
+    with failpath.run("checkout", "1").step("s"):
+        pass
+
+try:
+    with gevent.Timeout(0.2, TooSlow("by the application's own words")):
+        step()
+except TooSlow as error:
+    print("timeout:", error)
+
+def work():
+    try:
+        step()
+    except TooSlow as error:
+        print("kill:", error)
+
+failpath = FailpathClient(flows=False)  # which does not know yet that the destination fails
+greenlet = gevent.spawn(work)
+gevent.sleep(0.2)
+greenlet.kill(TooSlow("ended"))
+"""
+
+
+def test_a_timeout_or_kill_with_an_exception_of_the_applications_ends_the_wait_for_delivery(
+    sink: HttpSink, tmp_path: Path, needs: Callable[..., None]
+) -> None:
+    needs("gevent")
+    sink.answer = hang(sink)
+    env = settings(sink, {"FAILPATH_DELIVERY": "await", "FAILPATH_SEND_TIMEOUT_MILLIS": "4000"})
+    done = script(tmp_path, PATCH + MAKE + TIME_LIMIT, env)
+    assert done.stdout.splitlines() == ["timeout: by the application's own words", "kill: ended"], done.stderr
