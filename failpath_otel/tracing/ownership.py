@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-SpanKey = tuple[int, int]
+SpanKey = tuple[int, int, int]
+"""Trace id, span id and start: ids come again where an application seeds the generator that they are drawn from."""
 
 
 class SpanOwnership:

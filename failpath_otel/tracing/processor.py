@@ -175,7 +175,7 @@ class FailpathSpanProcessor(SpanProcessor):
                     if self._open_spans:
                         self._open_spans.pop(_key_of(span), None)
                     return
-            elif not self._open_steps or _key_of(span) not in self._open_steps:
+            elif not self._open_steps or _attempt_of(span) not in self._open_steps:
                 unmatched_names = self._unmatched_names
                 if unmatched_names is None:
                     return
@@ -221,12 +221,12 @@ class FailpathSpanProcessor(SpanProcessor):
 
     def _started(self, span: Span, parent_context: Context | None) -> None:
         sink = self._sink
-        key = _key_of(span)
+        key = _attempt_of(span)
         attributes = _attributes_of(span)
         if sink is None or sink.closed or key in self._open_steps:
             return
         if _is_own(span):
-            self._enter(key, _identity(attributes))
+            self._enter(span, _identity(attributes))
             return
         step, rule = _identity(attributes), None
         if step is None and self._rule_state is not None:
@@ -237,7 +237,7 @@ class FailpathSpanProcessor(SpanProcessor):
         facts = self._facts(span, attributes if rule is None else rule.outcome.begun(attributes), ended=False)
         event = translate.span_started(step, _above(self._default_metadata, facts))
         self._open_steps[key] = _OpenStep(step, translate.metadata_of(facts.attributes), os.getpid(), rule)
-        self._enter(key, step)
+        self._enter(span, step)
         if len(self._open_steps) > _MAX_OPEN_STEPS:
             forgotten, _ = self._open_steps.popitem(last=False)
             ownership.end(forgotten)
@@ -247,13 +247,13 @@ class FailpathSpanProcessor(SpanProcessor):
 
     def _ended(self, span: ReadableSpan) -> None:
         sink = self._sink
-        key = _key_of(span)
+        key = _attempt_of(span)
         known = self._open_steps.pop(key, None) if self._open_steps else None
         attributes = _attributes_of(span)
         try:
             found = self._found_at_end(span, attributes) if known is None else known
         finally:
-            self._open_spans.pop(key, None)
+            self._open_spans.pop(_key_of(span), None)
         if known is None and (sink is None or sink.closed or found is None or not ownership.claim(key, self)):
             return
         ownership.end(key)
@@ -278,9 +278,9 @@ class FailpathSpanProcessor(SpanProcessor):
             warn_once(f"rule-{match.rule.number}", "a span matches %r, but has no %s: it is no step", match.rule, match.lacking)
         return None if match is None or match.step is None else _OpenStep(match.step, {}, os.getpid(), match.rule)
 
-    def _enter(self, key: SpanKey, step: Identity | None) -> None:
+    def _enter(self, span: ReadableSpan, step: Identity | None) -> None:
         if self._rule_state is not None and step is not None:
-            self._rule_state.enter(key, RunIdentity(step.flow_key, step.run_id))
+            self._rule_state.enter(_key_of(span), RunIdentity(step.flow_key, step.run_id))
 
     def _facts(self, span: ReadableSpan, attributes: Mapping[str, Any], *, ended: bool) -> SpanFacts:
         context = span.get_span_context()
@@ -338,9 +338,13 @@ def _is_own(span: ReadableSpan) -> bool:
     return scope is not None and scope.name == semconv.SCOPE_NAME
 
 
-def _key_of(span: ReadableSpan) -> SpanKey:
+def _key_of(span: ReadableSpan) -> tuple[int, int]:
     context = span.get_span_context()
     return (context.trace_id, context.span_id) if context is not None else (0, 0)
+
+
+def _attempt_of(span: ReadableSpan) -> SpanKey:
+    return *_key_of(span), span.start_time or 0
 
 
 def _identity(attributes: Mapping[str, Any]) -> Identity | None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from support.tracing import STEP, Alone
+from opentelemetry.trace import Status, StatusCode
+from support.tracing import STEP, Alone, told
 
 from failpath_otel import Attribute, SpanRule
 from failpath_otel.tracing.ownership import SpanOwnership
@@ -52,22 +55,41 @@ def test_a_processor_on_providers_with_other_resources_gives_each_span_the_servi
     assert outcomes == ["shop", "warehouse", "shop"]
 
 
+def test_spans_whose_ids_come_again_because_an_application_seeds_their_generator_are_steps_of_their_own(alone: Alone) -> None:
+    for run in ("1", "1", "2"):
+        random.seed(7)
+        alone.tracer.start_span("pay", attributes={**STEP, "failpath.run.id": run}).end()
+    random.seed(7)
+    one = alone.tracer.start_span("pay", attributes=STEP)
+    random.seed(7)
+    other = alone.tracer.start_span("pay", attributes=STEP)  # while the one before is open, as in another thread
+    other.set_status(Status(StatusCode.ERROR, "declined"))
+    other.end()
+    one.end()
+    assert one.get_span_context().span_id == other.get_span_context().span_id
+    assert told(alone.events) == [
+        *("charge:running", "charge:success") * 3, "charge:running", "charge:running", "charge:error", "charge:success",
+    ]  # fmt: skip
+    assert [event.run_id for event in alone.events[:6]] == ["1"] * 4 + ["2"] * 2
+    assert alone.events[8].started_at == alone.events[7].timestamp
+
+
 def test_an_ended_span_belongs_to_whoever_took_it_while_other_threads_end_theirs() -> None:
     """The processors after the first see the end of a span later, when other threads' spans may have ended in between."""
     ownership, first, second = SpanOwnership(), object(), object()
-    assert ownership.claim((1, 0), first)
-    ownership.end((1, 0))
+    assert ownership.claim((1, 0, 0), first)
+    ownership.end((1, 0, 0))
     for number in range(1000):
-        ownership.claim((2, number), first)
-        ownership.end((2, number))
-    assert not ownership.claim((1, 0), second)
+        ownership.claim((2, number, 0), first)
+        ownership.end((2, number, 0))
+    assert not ownership.claim((1, 0, 0), second)
 
 
 def test_ended_spans_are_remembered_in_a_bounded_number() -> None:
     ownership, first, second = SpanOwnership(), object(), object()
     for number in range(2000):
-        ownership.claim((1, number), first)
-        ownership.end((1, number))
-    taken = [number for number in range(2000) if ownership.claim((1, number), second)]
+        ownership.claim((1, number, 0), first)
+        ownership.end((1, number, 0))
+    taken = [number for number in range(2000) if ownership.claim((1, number, 0), second)]
     assert 0 < len(taken) < 2000
     assert taken == list(range(len(taken)))  # the oldest are forgotten
