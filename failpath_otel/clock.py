@@ -43,6 +43,11 @@ def notice_time_machine() -> None:
         time_ns = _beside_time_machine
 
 
+def is_replaced() -> bool:
+    """Whether ``time.monotonic``, by which event loops go, is one of a test's, so that no timer of a loop may ever be due."""
+    return type(time.monotonic) is not type(monotonic)
+
+
 def _beside_time_machine() -> int:
     hatch: Any = getattr(sys.modules.get("time_machine"), "escape_hatch", None)
     while hatch is not None:

@@ -168,7 +168,7 @@ class Outbox:
                 if remaining is not None and remaining <= 0:
                     return
                 # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes together with the end of the wait.
-                timer = None if remaining is None else loop.call_later(remaining, resolve)
+                timer = None if remaining is None else _timer(loop, remaining, resolve, wake)
                 try:
                     await woken
                 finally:
@@ -286,3 +286,15 @@ class Outbox:
                         warn_once("on_drop", "on_drop raised", exc_info=True)
         finally:
             self._telling.now = False
+
+
+def _timer(
+    loop: asyncio.AbstractEventLoop, seconds: float, resolve: Callable[[], object], wake: Callable[[], object]
+) -> asyncio.TimerHandle | threading.Timer:
+    """Calls ``resolve`` after a while: in the loop, but where a test has replaced the loop's clock a thread wakes it."""
+    if not clock.is_replaced():
+        return loop.call_later(seconds, resolve)
+    timer = threading.Timer(seconds, wake)
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -76,6 +77,22 @@ def test_a_step_waits_no_longer_than_the_send_timeout(client: Client, form: str)
 
     with sooner_than(30):
         assert asyncio.run(main()) == "paid"
+    assert failpath.stats().pending == 2
+    exporter.gate.set()
+
+
+def test_so_it_is_where_a_test_holds_the_clock_of_the_loop(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = ScriptedExporter()
+    exporter.gate.clear()
+    failpath = client(exporter=exporter, delivery="await", send_timeout_millis=100)
+
+    async def main() -> None:
+        async with failpath.run("checkout", "1").step("pay"):
+            pass
+
+    with sooner_than(30), monkeypatch.context() as patched:
+        patched.setattr(time, "monotonic", lambda: 1000.0)  # as freezegun does
+        asyncio.run(main())
     assert failpath.stats().pending == 2
     exporter.gate.set()
 
