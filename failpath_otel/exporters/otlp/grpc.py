@@ -13,9 +13,10 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 
 from failpath_otel import clock
 from failpath_otel.endpoint import NOBODY, Tls, is_loopback
-from failpath_otel.errors import ExportError, RetryableError, UnauthorizedError
+from failpath_otel.errors import ConfigError, ExportError, RetryableError, UnauthorizedError
 from failpath_otel.exporters.otlp.settings import OtlpSettings
 from failpath_otel.exporters.otlp.transport import TooLargeError, detail_of, parsed_status, provided
+from failpath_otel.interruption import is_interruption
 
 _METHOD: Final = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 _Code = grpc.StatusCode
@@ -70,6 +71,16 @@ class GrpcTransport:
         except grpc.RpcError as error:
             self.close()
             raise self._translated(error) from error
+        except ConfigError:
+            raise
+        except Exception as error:
+            # Such as a certificate's file that is away while it is renewed.
+            if not isinstance(error, OSError) and is_interruption(error):
+                raise
+            self.close()
+            raise RetryableError(
+                f"{self._settings.endpoint} cannot be reached: {str(error) or type(error).__name__}"
+            ) from error
 
     def close(self) -> None:
         """Closes the channel."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support.delivery import event, until
@@ -353,3 +354,29 @@ def test_urllib3_does_not_warn_of_retries(sink: HttpSink, caplog: pytest.LogCapt
     with caplog.at_level(logging.WARNING), pytest.raises(RetryableError):
         send(sink)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "failure"),
+    [(time, "monotonic", StopIteration), (time, "time", StopIteration), (socket, "socket", RuntimeError("blocked in tests"))],
+)
+def test_what_a_test_has_put_in_place_of_clocks_and_sockets_costs_no_event(
+    sink: HttpSink, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str, failure: Exception
+) -> None:
+    """Such as `unittest.mock` with a list of values that is over, or pytest-socket."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise failure
+
+    exporter = HttpExporter(sink.url)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, fail)
+        try:
+            exporter.export([event()], timeout_millis=5000)
+            failed = None
+        except Exception as error:
+            failed = error
+    assert isinstance(failed, RetryableError)
+    exporter.export([event()], timeout_millis=5000)
+    exporter.close()
+    assert len(sink.events) == 1

@@ -122,6 +122,20 @@ def test_a_client_certificate_may_hold_its_key(
     export({**strict, **trusted, "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(both)})
 
 
+def test_a_certificates_file_that_is_away_while_it_is_renewed_loses_nothing(
+    server: dict[str, str], servers: Authority, tmp_path: Path
+) -> None:
+    mounted = tmp_path / "authority.pem"
+    mounted.write_bytes(servers.file.read_bytes())
+    exporter = OtlpExporter({**server, "OTEL_EXPORTER_OTLP_CERTIFICATE": str(mounted)})
+    mounted.unlink()
+    with pytest.raises(RetryableError, match=r"authority\.pem"):
+        exporter.export([event()], timeout_millis=10_000)
+    mounted.write_bytes(servers.file.read_bytes())
+    exporter.export([event()], timeout_millis=10_000)
+    exporter.close()
+
+
 def test_a_server_that_is_not_trusted_gets_nothing(strict: dict[str, str], clients: Authority) -> None:
     with pytest.raises(RetryableError, match=r"(?i)certificate|ssl|handshake"):
         export({**strict, **shown(clients), "OTEL_EXPORTER_OTLP_CERTIFICATE": str(clients.file)})
