@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import threading
 
 import pytest
@@ -58,6 +60,17 @@ def test_a_story_tells_each_step_in_the_order_of_its_first_event(client: Recordi
 def test_a_step_that_is_still_open_is_running(client: RecordingClient) -> None:
     with client.run("checkout", "1").step("charge"):
         assert client.story("checkout") == "charge:running"
+
+
+def test_a_step_that_is_tried_again_with_the_ids_of_a_seeded_generator_is_told_twice(tracing: Tracing) -> None:
+    client = RecordingClient(tracer_provider=tracing.provider)
+    for fails in (True, False):
+        random.seed(7)
+        with contextlib.suppress(TimeoutError), client.run("checkout", "1").step("charge"):
+            if fails:
+                raise TimeoutError
+    assert len({event.span_id for event in client.events}) == 1
+    client.assert_story("checkout", "charge:error(TimeoutError),success")
 
 
 def test_a_flow_without_events_has_an_empty_story(client: RecordingClient) -> None:
