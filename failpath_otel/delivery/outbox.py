@@ -105,15 +105,13 @@ class Outbox:
         """What was taken waits again, but for what has to go for outcomes that came meanwhile."""
         drops: list[Dropped] = []
         self._lock.run(self._give_back, drops)
-        self._wake_waiters()
-        self._tell(drops)
+        self._tell_and_wake(drops)
 
     def settle(self, sent: Iterable[int], dropped: Iterable[int] = (), reason: DropReason = "rejected") -> None:
         """Counts events as sent or dropped and lets go of them; numbers that are gone already are passed over."""
         drops: list[Dropped] = []
         self._lock.run(self._settle, sent, dropped, reason, drops)
-        self._wake_waiters()
-        self._tell(drops)
+        self._tell_and_wake(drops)
 
     def unsettled(self) -> list[StepEvent]:
         """All that is not settled. A forked child asks it of its parent, whose lock may be held for ever: none is taken."""
@@ -262,6 +260,13 @@ class Outbox:
         drops.append((event, reason))
 
     # Outside of the lock.
+
+    def _tell_and_wake(self, drops: list[Dropped]) -> None:
+        # Told first, so that whoever waits in flush() finds the callback done.
+        try:
+            self._tell(drops)
+        finally:
+            self._wake_waiters()
 
     def _wake_waiters(self) -> None:
         for waiter in self._waiters.copy():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,20 @@ def test_on_error_is_told_of_each_failed_attempt(deliver: Deliver) -> None:
     record(delivery, 1)
     until(lambda: delivery.stats().sent == 1)
     assert told == failures
+
+
+def test_a_flush_returns_when_on_drop_was_told(deliver: Deliver) -> None:
+    returned = threading.Event()
+    too_early: list[bool] = []
+    exporter = ScriptedExporter(RejectedError({event(1).event_id: "no"}))
+    delivery = deliver(exporter, on_drop=lambda *_: too_early.append(returned.wait(0.2)))
+    exporter.gate.clear()
+    record(delivery, 1)
+    until(exporter.entered.is_set)
+    threading.Timer(0.05, exporter.gate.set).start()
+    assert delivery.flush(20_000)
+    returned.set()
+    assert too_early == [False]
 
 
 def test_callbacks_on_the_worker_may_use_the_client(deliver: Deliver) -> None:
