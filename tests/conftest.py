@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401
 import os
 import shutil
 import signal
@@ -22,6 +23,9 @@ settings.register_profile("quick", settings.get_profile("here"), max_examples=20
 settings.load_profile(os.environ.get("FAILPATH_TEST_PROFILE") or ("ci" if os.environ.get("CI") else "here"))
 
 ROOT = Path(__file__).parent.parent
+
+# concurrent.futures.thread is imported here for its fork handler: OpenTelemetry's own asks for a thread in a forked child, and
+# where it is registered first it waits for ever, for a lock that is not made anew yet.
 
 # What a script starts in the background has SIGINT ignored by its shell, and so have all processes of the tests.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -135,7 +135,7 @@ def known(api: Client, run_id: str) -> RunStory | None:
     return known_story(reply.json) if reply.status == 200 else None
 
 
-def assert_exact(api: Client, *shops: Shop, events: int | None = None, seconds: float = 30.0) -> None:
+def assert_exact(api: Client, *shops: Shop, events: int | None = None, seconds: float = 90.0) -> None:
     """The server comes to know every run as it was done and no other run, and then has ``events`` events of them.
 
     Waits at most ``seconds``; fails with the differences.
