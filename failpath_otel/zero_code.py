@@ -18,6 +18,7 @@ from failpath_otel.delivery import Sink, process
 from failpath_otel.delivery.fallback import FallbackSink
 from failpath_otel.delivery.own_thread import run_in_own_thread
 from failpath_otel.errors import ConfigError
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import logger
 
 ASKED_BY: Final = ("FAILPATH_PROJECT_KEY", "FAILPATH_DEV_ENDPOINT", "FAILPATH_EXPORTER")
@@ -47,7 +48,9 @@ def start() -> None:
         _await_uvicorn()
     except ConfigError as error:
         logger.error("failpath-otel is off, and the service goes on without it: %s", error)
-    except Exception:
+    except Exception as error:
+        if is_interruption(error):
+            raise
         logger.exception("failpath-otel is off, and the service goes on without it")
 
 
@@ -81,7 +84,11 @@ def _have_uvicorn_flush(module: Any) -> None:
         try:
             return await shutdown(*args, **kwargs)
         finally:
-            with contextlib.suppress(Exception):  # no thread can be started
+            try:
                 await run_in_own_thread(process.flush_all)
+            except Exception as error:
+                if is_interruption(error):
+                    raise
+                logger.warning("what was recorded last may not be sent", exc_info=True)
 
     module.Server.shutdown = shut_down_and_flush

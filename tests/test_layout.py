@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,46 @@ def assert_each_exists(cell: str, base: Path) -> None:
         found = next((one / name for one in (base, folder, base / "server", ROOT) if (one / name).exists()), None)
         assert found is not None, (cell, name)
         folder = found.parent
+
+
+TAKES_ALL = {
+    # Thrown into what was called, which decides.
+    ("propagation/executors.py", "__await__"), ("steps/following.py", "iterated"), ("steps/following.py", "iterated_async"),
+    # Threads of our own, where no time limit of an application's comes; what is raised there is handed over or told.
+    ("delivery/worker.py", "_survive"), ("delivery/own_thread.py", "work"),
+}  # fmt: skip
+"""Guards that do not ask where an exception came from, by module and function."""
+
+
+def test_no_guard_on_an_applications_thread_takes_what_came_from_outside() -> None:
+    """Each that takes every exception raises again, or asks `is_interruption` first (decision 19)."""
+    found = {place for place in _guards() if place not in TAKES_ALL}
+    assert found == set()
+    assert set(_guards()) >= TAKES_ALL, "the list has places that are no more"
+
+
+def _guards() -> Iterator[tuple[str, str]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith(("server/", "cli/", "doctor/", "checking/", "starting/", "bindings/")):
+            continue  # commands, and a process of our own
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield from ((name, function.name) for node in _own_nodes(function) if _takes_all(node))
+
+
+def _own_nodes(function: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(function):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            yield from _own_nodes(node)
+
+
+def _takes_all(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        return any(ast.unparse(kind) in ("Exception", "BaseException") for kind in node.args)
+    if not isinstance(node, ast.ExceptHandler):
+        return False
+    kinds = ["BaseException"] if node.type is None else ast.unparse(node.type).strip("()").split(", ")
+    asks = any(isinstance(each, ast.Raise) or ast.unparse(each) == "is_interruption" for each in ast.walk(node))
+    return not asks and not {"Exception", "BaseException"}.isdisjoint(kinds)

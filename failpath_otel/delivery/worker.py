@@ -266,7 +266,9 @@ class Worker:
             return
         try:
             self._exporter.close()
-        except Exception:
+        except Exception as error:
+            if is_interruption(error):
+                raise
             warn_once("close", "the exporter's close() raised", exc_info=True)
 
     def _is_closed_here(self) -> bool:

@@ -12,6 +12,7 @@ from typing import IO
 from failpath_otel.errors import RejectedError
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.wire import encode_event
+from failpath_otel.interruption import is_interruption
 
 
 class JsonlExporter:
@@ -52,6 +53,8 @@ def _encoded(batch: Sequence[StepEvent], rejected: dict[str, str]) -> Iterator[b
         try:
             line = encode_event(event)
         except Exception as error:
+            if is_interruption(error):
+                raise
             rejected[event.event_id] = f"cannot be encoded: {error}"
             continue
         yield line + b"\n"

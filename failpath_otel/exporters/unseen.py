@@ -14,6 +14,7 @@ from typing import Any
 
 import requests
 
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 _idle_sentry: list[Any] = []
@@ -40,7 +41,9 @@ def unseen() -> Generator[None, None, None]:
         try:
             scope = sentry.new_scope()
             scope.__enter__().set_client(_sentry_client(sentry))
-        except Exception:  # another version of it; our requests are then seen, which is better than not made
+        except Exception as error:  # another version of it; our requests are then seen, which is better than not made
+            if is_interruption(error):
+                raise
             scope = None
             warn_once("sentry", "Sentry may show the requests that deliver events", exc_info=True)
     try:

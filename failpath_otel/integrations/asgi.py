@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from failpath_otel.client import FailpathClient
 from failpath_otel.delivery.process import EXIT_TIMEOUT_MILLIS
+from failpath_otel.errors import DeliveryError
 from failpath_otel.integrations.requests import FlowOf, Request, RunChooser, RunIdOf, StepKeyOf
 from failpath_otel.integrations.served import Served, failure_of, named_failure
 
@@ -95,7 +96,7 @@ class FailpathMiddleware:
     def _flushing(self, send: Send) -> Send:
         async def flush_and_send(message: MutableMapping[str, Any]) -> None:
             if message.get("type") in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
-                with contextlib.suppress(Exception):  # raise_on_send_error is for the service's own calls
+                with contextlib.suppress(DeliveryError):  # raise_on_send_error is for the service's own calls
                     await self._client.aflush(EXIT_TIMEOUT_MILLIS)
             await send(message)
 

@@ -19,6 +19,7 @@ from failpath_otel.events import semconv
 from failpath_otel.events.step import StepEvent
 from failpath_otel.events.text import as_text
 from failpath_otel.events.to_log import log_attributes, severity_of
+from failpath_otel.interruption import is_interruption
 from failpath_otel.version import VERSION
 
 MAX_BODY_BYTES: Final = 1024 * 1024
@@ -64,6 +65,8 @@ class Encoder:
             try:
                 _fill(record, event, observed_at)
             except Exception as error:
+                if is_interruption(error):
+                    raise
                 del scope.log_records[-1]
                 rejected[event.event_id] = f"cannot be encoded: {as_text(error)}"
                 continue

@@ -20,6 +20,7 @@ from failpath_otel.events.text import clip
 from failpath_otel.exporters.otlp.encoding import Encoder
 from failpath_otel.exporters.otlp.settings import OtlpSettings, read_settings
 from failpath_otel.exporters.otlp.transport import OtlpTransport, TooLargeError
+from failpath_otel.interruption import is_interruption
 from failpath_otel.notices import warn_once
 
 
@@ -126,7 +127,9 @@ class OtlpExporter:
         if self._default_resource is None:
             try:
                 self._default_resource = Resource.create()
-            except Exception:  # it starts threads, which cannot be had any more at the interpreter's exit
+            except Exception as error:  # it starts threads, which cannot be had any more at the interpreter's exit
+                if is_interruption(error):
+                    raise
                 return OTELResourceDetector().detect()
         return self._default_resource
 
@@ -144,7 +147,9 @@ def _transport(settings: OtlpSettings, user_agent: str) -> OtlpTransport:
 def _global_provider() -> Any:
     try:
         return trace.get_tracer_provider()
-    except Exception:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded, which Tracing has warned of
+    except Exception as error:  # OTEL_PYTHON_TRACER_PROVIDER names one that cannot be loaded, which Tracing has warned of
+        if is_interruption(error):
+            raise
         return None
 
 
