@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.http_sink import HttpSink
-from support.processes import SECONDS, arrived, once, script, settings
+from support.processes import arrived, once, running, script, settings
 
 pytestmark = pytest.mark.slow
 
@@ -134,23 +130,6 @@ def broker(redis_url: str, needs: Callable[..., None]) -> str:
     return redis_url
 
 
-@contextmanager
-def working(folder: Path, env: dict[str, str], *options: str) -> Iterator[Path]:
-    """A worker; with the block it is told to end, and it ends."""
-    log = folder / "worker.log"
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "warning", "-c", "1", *options]
-    with log.open("wb") as said:
-        process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True)
-    try:
-        yield log
-        process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(SECONDS)
-
-
 def events(sink: HttpSink, run_id: str) -> list[dict[str, Any]]:
     return [event for event in sink.stored.values() if event["runId"] == run_id]
 
@@ -169,7 +148,8 @@ def test_a_run_goes_on_in_the_worker_and_nothing_of_it_stays_behind(
 ) -> None:
     (tmp_path / "tasks.py").write_text(TASKS)
     env = settings(sink, {"BROKER": f"{broker}/{database}", "INSTRUMENTED": instrumented})
-    with working(tmp_path, env, "-P", *pool) as log:
+    worker = (sys.executable, "-m", "celery", "-A", "tasks", "worker", "-l", "warning", "-c", "1", "-P", *pool)
+    with running(tmp_path, env, *worker) as (_, log):
         trace_id = script(tmp_path, SENDER, env).stdout.strip()
     told = arrived(sink)
     assert told.get("r1") == CHECKOUT, log.read_text()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.http_sink import HttpSink
-from support.processes import SECONDS, arrived, once, script, settings
+from support.processes import SECONDS, arrived, once, running, script, settings
 from support.served import until
 
 from failpath_otel.testing import RecordingClient
@@ -157,32 +153,14 @@ def broker(redis_url: str, needs: Callable[..., None]) -> str:
     return redis_url
 
 
-@contextmanager
-def working(folder: Path, env: dict[str, str]) -> Iterator[tuple[Any, Path]]:
-    """A worker of one process with some threads; with the block it is told to end, and it ends."""
-    log = folder / "worker.log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "2"],
-            cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield process, log
-        process.send_signal(signal.SIGTERM)
-        process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(SECONDS)
-
-
 def test_a_run_goes_on_in_the_worker_and_nothing_of_it_stays_behind(sink: HttpSink, tmp_path: Path, broker: str) -> None:
     import redis
 
     (tmp_path / "actors.py").write_text(ACTORS)
     env = settings(sink, {"BROKER": f"{broker}/0"})
     trace_id = script(tmp_path, SENDER, env).stdout.strip()
-    with working(tmp_path, env) as (process, log), redis.Redis.from_url(f"{broker}/0") as asked:
+    worker = (sys.executable, "-m", "dramatiq", "actors", "-p", "1", "-t", "2")
+    with running(tmp_path, env, *worker) as (process, log), redis.Redis.from_url(f"{broker}/0") as asked:
         try:
             until(lambda: arrived(sink).get("r1") == CHECKOUT and asked.get("alone"), 2 * SECONDS)
         except AssertionError:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.http_sink import HttpSink
-from support.processes import SECONDS, arrived, once, script, settings
+from support.processes import SECONDS, arrived, once, running, script, settings
 from support.served import until
 
 from failpath_otel.testing import RecordingClient
@@ -161,32 +158,14 @@ def broker(redis_url: str, needs: Callable[..., None]) -> str:
     return redis_url
 
 
-@contextmanager
-def working(folder: Path, env: dict[str, str], kind: str) -> Iterator[tuple[Any, Path]]:
-    """A consumer; with the block it is told to end, and it ends."""
-    log = folder / "consumer.log"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "huey.bin.huey_consumer", "tasks.huey", "-k", kind, "-w", "2"],
-            cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True,
-        )  # fmt: skip
-    try:
-        yield process, log
-        process.send_signal(signal.SIGINT)
-        process.wait(SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(SECONDS)
-
-
 @pytest.mark.parametrize(("kind", "database"), [("thread", 0), ("process", 1)])
 def test_a_run_goes_on_in_the_consumer_and_nothing_of_it_stays_behind(
     kind: str, database: int, sink: HttpSink, tmp_path: Path, broker: str
 ) -> None:
     (tmp_path / "tasks.py").write_text(TASKS)
     env = settings(sink, {"BROKER": f"{broker}/{database}", "PYTHONPATH": str(tmp_path)})
-    with working(tmp_path, env, kind) as (process, log):
+    consumer = (sys.executable, "-m", "huey.bin.huey_consumer", "tasks.huey", "-k", kind, "-w", "2")
+    with running(tmp_path, env, *consumer, ends_by=signal.SIGINT) as (process, log):
         trace_id = script(tmp_path, SENDER, env).stdout.strip()
         try:
             until(lambda: arrived(sink).get("r1") == CHECKOUT, 2 * SECONDS)

@@ -94,21 +94,30 @@ def settings(sink: HttpSink, extra: Mapping[str, str] | None = None) -> dict[str
 
 
 @contextmanager
-def serving(folder: Path, env: Mapping[str, str], *command: str) -> Iterator[tuple[str, Path]]:
-    """A server with several processes: its address, and the file with what it says. Ends by SIGTERM, with the block."""
-    log = folder / "service.log"
+def running(
+    folder: Path, env: Mapping[str, str], *command: str, ends_by: int = signal.SIGTERM
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A program, and the file with what it says. With the block it is told to end, and it ends."""
+    log = folder / "said.log"
     with log.open("wb") as said:
         process = subprocess.Popen(command, cwd=folder, env=env, stdout=said, stderr=said, start_new_session=True)
     try:
-        found = until(lambda: re.search(r"http://127\.0\.0\.1:[1-9]\d*", log.read_text()) or process.poll(), SECONDS)
-        assert process.poll() is None, log.read_text()
-        yield found.group(), log
-        process.send_signal(signal.SIGTERM)
+        yield process, log
+        process.send_signal(ends_by)
         process.wait(SECONDS)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait(SECONDS)
+
+
+@contextmanager
+def serving(folder: Path, env: Mapping[str, str], *command: str) -> Iterator[tuple[str, Path]]:
+    """A server with several processes: its address, and the file with what it says. Ends by SIGTERM, with the block."""
+    with running(folder, env, *command) as (process, log):
+        found = until(lambda: re.search(r"http://127\.0\.0\.1:[1-9]\d*", log.read_text()) or process.poll(), SECONDS)
+        assert process.poll() is None, log.read_text()
+        yield found.group(), log
 
 
 def ask(url: str, run_id: str) -> str | None:

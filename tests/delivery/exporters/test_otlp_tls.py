@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +12,12 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 from support.delivery import event
 from support.otlp_grpc import grpc_sink
-from support.tls import LOOPBACK, VARIABLES, Authority
+from support.tls import LOOPBACK, Authority
 
 from failpath_otel.errors import RetryableError
 from failpath_otel.exporters.otlp.exporter import OtlpExporter
 
-
-@pytest.fixture(autouse=True)
-def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of this machine names authorities, or a proxy."""
-    for name in list(os.environ):
-        if name in VARIABLES or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("nobody_is_trusted")
 
 
 @pytest.fixture(scope="module")

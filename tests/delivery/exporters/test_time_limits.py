@@ -1,4 +1,4 @@
-"""Where no thread can be started, or at the end of the process, exporters work on the application's thread: time limits leave."""
+"""Where no thread can be started, or at the end, exporters work on the application's thread: time limits leave."""
 
 from __future__ import annotations
 

@@ -12,20 +12,14 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from support.delivery import event
 from support.http_sink import HttpSink, http_sink
-from support.tls import REMOTE, VARIABLES, Authority, https_sink
+from support.tls import REMOTE, Authority, https_sink
 
 from failpath_otel import ConfigError, FailpathClient, FailpathSpanProcessor
 from failpath_otel.endpoint import NOBODY, Tls
 from failpath_otel.errors import RetryableError
 from failpath_otel.exporters import HttpExporter
 
-
-@pytest.fixture(autouse=True)
-def nobody_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No variable of this machine names authorities, or a proxy."""
-    for name in list(os.environ):
-        if name in VARIABLES or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("nobody_is_trusted")
 
 
 @pytest.fixture(scope="module")
